@@ -1,0 +1,24 @@
+"""A point in time that every wait of one delivery has to stay below."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+
+class Deadline:
+    """`seconds` from now. Waits ask it how long they may take; it raises nothing itself."""
+
+    __slots__ = ("_end", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = monotonic() + seconds
+
+    def remaining(self, at_most: float | None = None) -> float:
+        """Seconds left, never below 0, and never above `at_most` where it is given."""
+        left = max(0.0, self._end - monotonic())
+        return left if at_most is None else min(left, at_most)
+
+    @property
+    def expired(self) -> bool:
+        return self.remaining() <= 0.0

@@ -1,0 +1,73 @@
+"""The options that every program has, read without argparse: it alone doubles a program's start-up.
+
+PROGRAM [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] [--help] [-- name=value ...]
+"""
+
+from __future__ import annotations
+
+from postroom.status import ConfigurationFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_CONFIG = "/etc/postroom/postroom.toml"
+_VALUED = ("--config", "--log", "--state", "--deadline")
+
+
+class Options:
+    """`log`, `state` and `deadline` (seconds) are None where the configuration file decides."""
+
+    __slots__ = ("config", "deadline", "help", "log", "state", "words")
+
+    def __init__(self) -> None:
+        self.config = DEFAULT_CONFIG
+        self.log: str | None = None
+        self.state: str | None = None
+        self.deadline: float | None = None
+        self.help = False
+        self.words: list[str] = []
+
+
+def parse(arguments: Sequence[str], options: Options | None = None) -> Options:
+    """Read `sys.argv[1:]`. Raises ConfigurationFault; what it complains of stands in master.cf.
+
+    Given `options`, it fills those: what was understood before the complaint (where to log, say) then counts.
+    """
+    options = options or Options()
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
+        if word == "--":
+            options.words = list(arguments[position:])
+            break
+        if word in ("--help", "-h"):
+            options.help = True
+            continue
+        name, equals, value = word.partition("=")
+        if name not in _VALUED:
+            raise ConfigurationFault(
+                f"master.cf: unknown argument {word[:60]!r}, expected {' '.join(_VALUED)}, then -- name=${{macro}} ..."
+            )
+        if not equals:
+            if position >= len(arguments):
+                raise ConfigurationFault(f"master.cf: {name} needs a value")
+            value = arguments[position]
+            position += 1
+        _set(options, name, value)
+    return options
+
+
+def _set(options: Options, name: str, value: str) -> None:
+    if not value:
+        raise ConfigurationFault(f"master.cf: {name} needs a value")
+    if name != "--deadline":
+        setattr(options, name[2:], value)
+        return
+    try:
+        options.deadline = float(value)
+    except ValueError:
+        options.deadline = 0.0
+    if not 0 < options.deadline < 86400:
+        raise ConfigurationFault(f"master.cf: --deadline {value[:20]!r}, expected seconds, such as 250")

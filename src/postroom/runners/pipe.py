@@ -1,0 +1,222 @@
+"""Run a handler under pipe(8): one message on descriptor 0, one line and an exit status as the answer.
+
+pipe(8) turns a small program's bad day into a bounce: an exit status that is not 0, 71 or 75, a byte too many on
+descriptor 1 or 2 (they are one pipe, of which it reads 4096 bytes), a wait past its time limit. So this module
+* takes descriptors 1 and 2 away from the handler first; what it prints goes to the log, bounded;
+* turns every exception, and every result that is no Outcome, into a deferral;
+* answers by itself when the deadline passes, from a thread; and if not even that thread gets to run (C code that
+  holds the interpreter), the kernel ends the process by SIGALRM, which pipe(8) takes for a deferral too;
+* leaves by os._exit: nothing runs after the answer.
+(src/global/pipe_command.c, src/pipe/pipe.c)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from postroom import log
+from postroom.deadline import Deadline
+from postroom.delivery import Mail
+from postroom.envelope import Envelope, parse_arguments
+from postroom.message import Message
+from postroom.runners.options import Options, parse
+from postroom.runners.output import Captured
+from postroom.status import (
+    DEFERRED,
+    EX_OK,
+    EX_TEMPFAIL,
+    MAX_LINE,
+    SENT,
+    ConfigurationFault,
+    Fault,
+    Outcome,
+    cut,
+    deferred,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from postroom.config import Configuration
+
+# Below Postfix's command_time_limit (1000 s) by far, and long enough for a slow relay's answer to the final dot.
+DEFAULT_DEADLINE = 250.0
+
+# The thread that watches the deadline gets this long before the kernel ends the process.
+GRACE = 5.0
+
+# Big messages are spooled here: a place of the system's, so that a handler without any state can take them.
+SPOOL_DIRECTORIES = ("/var/tmp", "/tmp")  # noqa: S108 - opened with O_TMPFILE: no name, nothing to race for
+
+
+def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
+    """Call `deliver` for each recipient of the one mail on descriptor 0, answer pipe(8), and leave."""
+    answer = Answer()
+    try:
+        _run(deliver, answer)
+    except BaseException as error:  # whatever it is, SystemExit included: our fault, so the mail is deferred
+        answer.give(_failed(error, "runner", ""))
+
+
+class Service:
+    """What the runner lends to the handler: the configuration, read when it is first asked for."""
+
+    __slots__ = ("_configuration", "_options")
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._configuration: Configuration | None = None
+
+    @property
+    def configuration(self) -> Configuration:
+        if self._configuration is None:
+            from postroom import config
+
+            self._configuration = config.load(self._options.config, self._options.state)
+            if self._options.log is None:
+                log.open(program(), self._configuration.log)
+        return self._configuration
+
+
+class Answer:
+    """The way back to Postfix: kept from the handler, used once."""
+
+    def __init__(self) -> None:
+        import _thread
+
+        self._fd = os.dup(1)  # not inherited by the handler's children
+        self._once = _thread.allocate_lock()
+
+    def give(self, outcome: Outcome) -> NoReturn:
+        if outcome.kind == SENT:
+            self.leave(cut(outcome.text, MAX_LINE - 1) + b"\n", EX_OK)
+        self.leave(outcome.line(), outcome.exit_status)
+
+    def leave(self, output: bytes, status: int) -> NoReturn:
+        # Taken and never given back: where the deadline passes while the answer is being given, one of the two
+        # is told to Postfix, never both.
+        self._once.acquire()
+        try:
+            os.write(self._fd, output)
+        except OSError:
+            # Postfix has gone away or reads no more. A bounce must not lose its text: without it the exit
+            # status alone would speak, so leave it to the next try.
+            status = EX_OK if status == EX_OK else EX_TEMPFAIL
+        os._exit(status)
+
+
+def program() -> str:
+    return os.path.basename(sys.argv[0]).removesuffix(".py")
+
+
+def _run(deliver: Callable[[Mail], Outcome], answer: Answer) -> NoReturn:
+    options = Options()
+    try:
+        parse(sys.argv[1:], options)
+    finally:
+        log.open(program(), options.log or "syslog")
+    if options.help:
+        manual = sys.modules["__main__"].__doc__ or ""
+        answer.leave(manual.strip().encode() + b"\n", EX_OK)
+    deadline = Deadline(options.deadline or DEFAULT_DEADLINE)
+    envelope = parse_arguments(options.words)
+    captured = Captured(envelope.queue_id)
+    _watch(deadline, answer, captured, envelope.queue_id)
+    message = _read_message()
+    service = Service(options)
+    outcomes = []
+    for recipient in envelope.recipients:
+        mail = Mail(envelope, recipient, message, deadline, service)
+        outcomes.append(_deliver(deliver, mail))
+    captured.close()
+    answer.give(_combined(outcomes))
+
+
+def _deliver(deliver: Callable[[Mail], Outcome], mail: Mail) -> Outcome:
+    try:
+        outcome = deliver(mail)
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"the handler returned {type(outcome).__name__}, expected an Outcome")
+    except BaseException as error:
+        outcome = _failed(error, "handler", mail.queue_id)
+    log.info(
+        mail.queue_id,
+        to=f"<{mail.recipient}>",
+        orig_to=f"<{mail.original_recipient}>" if mail.original_recipient != mail.recipient else None,
+        **mail.log,
+        status=outcome.kind,
+        dsn=outcome.status,
+        text=outcome.text,
+    )
+    return outcome
+
+
+def _failed(error: BaseException, where: str, queue_id: str) -> Outcome:
+    """Log our fault with its place; the sender, who may read the text in a delay notice, is told less."""
+    if isinstance(error, Fault):
+        log.error(queue_id, fault=where, text=f"{error}{_cause(error)}")
+        return deferred(str(error) or "local fault", error.status)
+    log.error(queue_id, fault=where, at=place(error), text=f"{type(error).__name__}: {error}")
+    return deferred(f"internal error ({type(error).__name__}), see the mail log", "4.3.0")
+
+
+def _cause(error: BaseException) -> str:
+    cause = error.__cause__
+    return f": {type(cause).__name__}: {cause}" if cause is not None else ""
+
+
+def place(error: BaseException) -> str:
+    """Where it was raised: "rule-deliver:31 in deliver", without importing traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "unknown"
+    code = trace.tb_frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"
+
+
+def _combined(outcomes: list[Outcome]) -> Outcome:
+    """One result for all recipients of the request, since pipe(8) has only one exit status for them."""
+    kinds = {outcome.kind for outcome in outcomes}
+    if len(kinds) == 1:
+        return outcomes[0]
+    for outcome in outcomes:
+        if outcome.kind == DEFERRED:
+            return outcome  # asked for all again; what is delivered already is known by Mail.key()
+    # Sent for one and refused for another cannot be said in one exit status: a bounce would be a lie to the
+    # sender about one of them, success would lose the other.
+    return deferred(
+        "recipients of one request have different results; set TRANSPORT_destination_recipient_limit = 1", "4.3.5"
+    )
+
+
+def _read_message() -> Message:
+    for directory in SPOOL_DIRECTORIES:
+        if os.path.isdir(directory):
+            break
+    try:
+        return Message.read(0, directory)
+    except OSError as error:
+        raise Fault(f"cannot take the message: {os.strerror(error.errno or 0)}") from error
+
+
+def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str) -> None:
+    import _signal  # type: ignore[import-not-found]  # signal without enum, which alone costs 8 ms at start-up
+    import _thread
+
+    def watch() -> None:
+        captured.pump(deadline)
+        outcome = deferred(f"not finished within {deadline.seconds:g} seconds", "4.3.0")
+        log.error(queue_id, fault="deadline", text=outcome.text)
+        answer.give(outcome)
+
+    _thread.start_new_thread(watch, ())
+    # The default action of SIGALRM ends the process whatever its threads do; not inherited by children.
+    _signal.setitimer(_signal.ITIMER_REAL, deadline.seconds + GRACE)
+
+
+__all__ = ["ConfigurationFault", "Envelope", "run"]

@@ -1,0 +1,33 @@
+"""The form in which two spellings of an address are found to be the same."""
+
+from __future__ import annotations
+
+from postroom.envelope import split_address
+
+
+def fold(address: str) -> str:
+    """`Bob@Example.COM.` and `bob@example.com` are one; so are a U-label and its A-label (RFC 5890).
+
+    RFC 5321 section 2.4 leaves the case of a local part to its host. No host in practice tells Bob from bob, many
+    lower-case what they send back, and a list that mails an address it has suppressed under another spelling has
+    not suppressed it.
+    """
+    local, domain = split_address(address)
+    domain = domain.rstrip(".")
+    if not address.isascii():
+        import unicodedata
+
+        local = unicodedata.normalize("NFC", local)
+        domain = _a_labels(domain)
+    return f"{local}@{domain}".lower() if domain else local.lower()
+
+
+def _a_labels(domain: str) -> str:
+    if domain.isascii():
+        return domain
+    import idna  # comes with email-validator; 20 ms, paid for a domain outside ASCII only
+
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        return domain  # no domain at all; it still equals itself
