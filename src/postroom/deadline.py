@@ -8,15 +8,19 @@ from time import monotonic
 class Deadline:
     """`seconds` from now. Waits ask it how long they may take; it raises nothing itself."""
 
-    __slots__ = ("_end", "seconds")
+    __slots__ = ("_begin", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._end = monotonic() + seconds
+        self._begin = monotonic()
+
+    def shorten(self, seconds: float) -> None:
+        """Not more than `seconds` from its beginning, in place of what it was."""
+        self.seconds = min(self.seconds, seconds)
 
     def remaining(self, at_most: float | None = None) -> float:
         """Seconds left, never below 0, and never above `at_most` where it is given."""
-        left = max(0.0, self._end - monotonic())
+        left = max(0.0, self._begin + self.seconds - monotonic())
         return left if at_most is None else min(left, at_most)
 
     @property

@@ -43,8 +43,15 @@ class Captured:
         """Log what is printed, until the deadline. Runs in a thread of its own."""
         watched = [self._reader]
         while not deadline.expired:
-            if select.select(watched, [], [], deadline.remaining())[0] and not self._read_some():
+            # A second at most: the deadline may have been shortened meanwhile.
+            if select.select(watched, [], [], deadline.remaining(1.0))[0] and not self._read_some():
                 watched = []  # its end: there is nothing left but the deadline to wait for
+
+    def renew(self) -> None:
+        """Give a fresh allowance: for a program that lives through many requests."""
+        with self._lock:
+            self._report_dropped()
+            self._lines = self._bytes = self._dropped = 0
 
     def close(self) -> None:
         """Log the rest. Descriptors 1 and 2 lead nowhere afterwards."""
@@ -62,8 +69,11 @@ class Captured:
             pass
         with self._lock:
             self._line(self._rest)
-            if self._dropped:
-                log.warning(self._queue_id, output_dropped=self._dropped, text="bytes printed past the limit")
+            self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            log.warning(self._queue_id, output_dropped=self._dropped, text="bytes printed past the limit")
 
     def _read_some(self) -> bool:
         """Whether there was something, and may be more."""

@@ -18,8 +18,9 @@ import sys
 from postroom import log
 from postroom.deadline import Deadline
 from postroom.delivery import Mail
-from postroom.envelope import Envelope, parse_arguments
+from postroom.envelope import parse_arguments
 from postroom.message import Message
+from postroom.runners.faults import place, program, words
 from postroom.runners.options import Options, parse
 from postroom.runners.output import Captured
 from postroom.status import (
@@ -28,7 +29,6 @@ from postroom.status import (
     EX_TEMPFAIL,
     MAX_LINE,
     SENT,
-    ConfigurationFault,
     Fault,
     Outcome,
     cut,
@@ -64,10 +64,11 @@ def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
 class Service:
     """What the runner lends to the handler: the configuration, read when it is first asked for."""
 
-    __slots__ = ("_configuration", "_options")
+    __slots__ = ("_configuration", "_deadline", "_options")
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, deadline: Deadline) -> None:
         self._options = options
+        self._deadline = deadline
         self._configuration: Configuration | None = None
 
     @property
@@ -78,6 +79,9 @@ class Service:
             self._configuration = config.load(self._options.config, self._options.state)
             if self._options.log is None:
                 log.open(program(), self._configuration.log)
+            if self._options.deadline is None:
+                self._deadline.shorten(self._configuration.deadline)
+                _arm(self._deadline)
         return self._configuration
 
 
@@ -108,10 +112,6 @@ class Answer:
         os._exit(status)
 
 
-def program() -> str:
-    return os.path.basename(sys.argv[0]).removesuffix(".py")
-
-
 def _run(deliver: Callable[[Mail], Outcome], answer: Answer) -> NoReturn:
     options = Options()
     try:
@@ -126,7 +126,7 @@ def _run(deliver: Callable[[Mail], Outcome], answer: Answer) -> NoReturn:
     captured = Captured(envelope.queue_id)
     _watch(deadline, answer, captured, envelope.queue_id)
     message = _read_message()
-    service = Service(options)
+    service = Service(options, deadline)
     outcomes = []
     for recipient in envelope.recipients:
         mail = Mail(envelope, recipient, message, deadline, service)
@@ -157,26 +157,10 @@ def _deliver(deliver: Callable[[Mail], Outcome], mail: Mail) -> Outcome:
 def _failed(error: BaseException, where: str, queue_id: str) -> Outcome:
     """Log our fault with its place; the sender, who may read the text in a delay notice, is told less."""
     if isinstance(error, Fault):
-        log.error(queue_id, fault=where, text=f"{error}{_cause(error)}")
+        log.error(queue_id, fault=where, text=words(error))
         return deferred(str(error) or "local fault", error.status)
-    log.error(queue_id, fault=where, at=place(error), text=f"{type(error).__name__}: {error}")
+    log.error(queue_id, fault=where, at=place(error), text=words(error))
     return deferred(f"internal error ({type(error).__name__}), see the mail log", "4.3.0")
-
-
-def _cause(error: BaseException) -> str:
-    cause = error.__cause__
-    return f": {type(cause).__name__}: {cause}" if cause is not None else ""
-
-
-def place(error: BaseException) -> str:
-    """Where it was raised: "rule-deliver:31 in deliver", without importing traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "unknown"
-    code = trace.tb_frame.f_code
-    return f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"
 
 
 def _combined(outcomes: list[Outcome]) -> Outcome:
@@ -205,7 +189,6 @@ def _read_message() -> Message:
 
 
 def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str) -> None:
-    import _signal  # type: ignore[import-not-found]  # signal without enum, which alone costs 8 ms at start-up
     import _thread
 
     def watch() -> None:
@@ -215,8 +198,14 @@ def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str
         answer.give(outcome)
 
     _thread.start_new_thread(watch, ())
-    # The default action of SIGALRM ends the process whatever its threads do; not inherited by children.
-    _signal.setitimer(_signal.ITIMER_REAL, deadline.seconds + GRACE)
+    _arm(deadline)
 
 
-__all__ = ["ConfigurationFault", "Envelope", "run"]
+def _arm(deadline: Deadline) -> None:
+    """Let the kernel end the process some time after the deadline.
+
+    The default action of SIGALRM does, whatever the threads are at; a child does not inherit the timer.
+    """
+    import _signal  # type: ignore[import-not-found]  # signal without enum, which alone costs 8 ms at start-up
+
+    _signal.setitimer(_signal.ITIMER_REAL, deadline.remaining() + GRACE)

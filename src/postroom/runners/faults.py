@@ -1,0 +1,49 @@
+"""How a fault of our own reads in the log: what it is, and where."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from postroom.status import Fault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+
+def program() -> str:
+    return os.path.basename(sys.argv[0]).removesuffix(".py")
+
+
+def words(error: BaseException) -> str:
+    """A Fault in its own words, anything else with its kind; and what it came from."""
+    text = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+    cause = error.__cause__
+    return text if cause is None else f"{text}: {type(cause).__name__}: {cause}"
+
+
+def place(error: BaseException) -> str:
+    """Where it was raised: "rule-policy:31 in decide", without importing traceback.
+
+    With the line that called it, where that is in another file: a KeyError out of the library is the handler's.
+    """
+    caller, trace = None, error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        caller, trace = trace, trace.tb_next
+    if trace is None:
+        return "unknown"
+    raised = _line(trace.tb_frame.f_code, trace.tb_lineno)
+    if caller is None or caller.tb_frame.f_code.co_filename == trace.tb_frame.f_code.co_filename:
+        return raised
+    return f"{raised} from {_line(caller.tb_frame.f_code, caller.tb_lineno)}"
+
+
+def place_of_thread(thread: int) -> str:
+    """Where a thread is now, by its identity, seen from another."""
+    frame = sys._current_frames().get(thread)
+    return _line(frame.f_code, frame.f_lineno) if frame is not None else "unknown"
+
+
+def _line(code: CodeType, line: int) -> str:
+    return f"{os.path.basename(code.co_filename)}:{line} in {code.co_name}"
