@@ -15,7 +15,7 @@ LAYERS = [
     ["envelope", "message"],
     ["mx", "rules", "bounces", "store"],
     ["config"],
-    ["dns", "sources"],
+    ["dns", "dnsquery", "sources"],
     ["delivery", "policy"],
     ["actions"],
     ["runners"],
@@ -32,15 +32,19 @@ IO = {"os", "io", "socket", "_socket", "select", "subprocess", "pathlib", "sqlit
 
 def imports(path: Path) -> Iterator[str]:
     """Dotted names imported anywhere in the file, also inside functions, not under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-        elif isinstance(node, ast.Import):
+    for node in walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write the whole name, so that layers show"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield child
+            yield from walk(child)
 
 
 def files() -> list[Path]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from types import CodeType
 
 
+_LIBRARY = os.path.dirname(os.path.dirname(__file__)) + "/"
+
+
 def program() -> str:
     return os.path.basename(sys.argv[0]).removesuffix(".py")
 
@@ -26,17 +29,21 @@ def words(error: BaseException) -> str:
 def place(error: BaseException) -> str:
     """Where it was raised: "rule-policy:31 in decide", without importing traceback.
 
-    With the line that called it, where that is in another file: a KeyError out of the library is the handler's.
+    And which line of the program led there, where it was raised in another file: a KeyError from the library is
+    the handler's mistake.
     """
-    caller, trace = None, error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        caller, trace = trace, trace.tb_next
-    if trace is None:
-        return "unknown"
-    raised = _line(trace.tb_frame.f_code, trace.tb_lineno)
-    if caller is None or caller.tb_frame.f_code.co_filename == trace.tb_frame.f_code.co_filename:
-        return raised
-    return f"{raised} from {_line(caller.tb_frame.f_code, caller.tb_lineno)}"
+    raised = caller = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if trace.tb_next is None:
+            raised = _line(code, trace.tb_lineno)
+        elif not code.co_filename.startswith(_LIBRARY):
+            caller = _line(code, trace.tb_lineno)
+        trace = trace.tb_next
+    if not caller or caller.partition(":")[0] == raised.partition(":")[0]:
+        return raised or "unknown"
+    return f"{raised} from {caller}"
 
 
 def place_of_thread(thread: int) -> str:

@@ -1,0 +1,83 @@
+#!python
+"""rule-policy - answer SMTPD policy requests by the rules
+
+Usage: rule-policy [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+
+Started by spawn(8), one for each smtpd(8) process, with the connection as standard input and output. For every
+request it runs the rules of the request's stage (at = "rcpt" and so on) in postroom.toml, and replies with the
+action of the first that matches, DUNNO where none does. A change of the file is in force within a second; a broken
+one is logged, and the rules before it stay.
+
+Our own faults never reject mail: what cannot be decided is put off (DEFER_IF_PERMIT 4.3.x) and logged.
+
+  --config FILE        postroom.toml; default /etc/postroom/postroom.toml
+  --log DEST           "syslog" or a file, in place of what the configuration says
+  --state DIR          the state directory, in place of what the configuration says
+  --deadline SECONDS   for one request; default 30, or the configuration's deadline where that is less
+
+Wire it:  postroom wire rule-policy
+Try it:   postroom explain recipient=a@example.com
+          printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nrecipient=a@example.com\\n\\n' | rule-policy
+"""
+
+import os
+import sys
+
+try:
+    from postroom.dns import Resolver
+    from postroom.policy import PolicyRequest
+    from postroom.runners.stdio import run
+    from postroom.sources import Sources
+    from postroom.store import open as open_store
+except BaseException as error:  # whatever is missing: no reply, so that Postfix asks again and then defers the mail
+    if "syslog" not in sys.modules:
+        import syslog
+
+        syslog.openlog("postroom/rule-policy", syslog.LOG_PID, syslog.LOG_MAIL)
+        syslog.syslog(syslog.LOG_ERR, f"error: NOQUEUE: fault=import ({error})"[:500].replace("\0", "?"))
+    os._exit(75)
+
+# Postfix's protocol_state (SMTPD_POLICY_README) and the name of that stage in rules. A VRFY is a question about a
+# recipient; BDAT is DATA under another name.
+STAGES = {
+    "CONNECT": "connect",
+    "EHLO": "helo",
+    "HELO": "helo",
+    "MAIL": "mail",
+    "RCPT": "rcpt",
+    "VRFY": "rcpt",
+    "DATA": "data",
+    "BDAT": "data",
+    "END-OF-MESSAGE": "end-of-message",
+    "ETRN": "etrn",
+}
+
+
+def decide(request: PolicyRequest) -> str:
+    stage = STAGES.get(request.get("protocol_state", ""))
+    if stage is None:
+        return "DUNNO"  # a state of some later Postfix: no rule can be meant for it
+    decision = _sources(request).decide(stage, request)
+    for rule, action in decision.shadow:
+        request.log["shadow"] = f"{rule}: {action}"
+    if decision.rule is not None:
+        request.log["rule"] = decision.rule
+        request.log["on_error"] = decision.reason if decision.on_error else None
+    return decision.action
+
+
+def _sources(request: PolicyRequest) -> Sources:
+    """Kept for the connection, and made anew with each configuration: other servers to ask, another state."""
+    service = request.service
+    assert service is not None  # noqa: S101 - for mypy; the runner lends one to every request
+    configuration = service.configuration
+    if service.sources is None or service.sources.configuration is not configuration:
+        dns = configuration.dns
+        resolver = Resolver(dns.servers, dns.port, dns.timeout)
+        service.sources = Sources(configuration, resolver, lambda: open_store(configuration.state, request.deadline))
+    service.sources.deadline = request.deadline
+    sources: Sources = service.sources
+    return sources
+
+
+run(decide)

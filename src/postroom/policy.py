@@ -1,0 +1,126 @@
+"""The handler API of programs that answer SMTPD policy requests.
+
+    from postroom.policy import PolicyRequest
+
+    def decide(request: PolicyRequest) -> str:
+        return "DUNNO" if request["sender"] else "REJECT no bounces here"
+
+A handler is called once per request and returns an action of access(5). It never learns how it was started. Whatever it
+raises, and an action that Postfix would misread, defers the mail and is logged.
+"""
+
+from __future__ import annotations
+
+from _collections_abc import Mapping
+from time import monotonic
+
+from postroom.deadline import Deadline
+from postroom.status import ConfigurationFault, Fault
+from postroom.wire.policy import Request, check_action
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Protocol, TypeVar
+
+    from postroom.config import Configuration
+
+    T = TypeVar("T")
+
+    class Service(Protocol):
+        """What the runner lends to every request, the same one for all of a connection."""
+
+        sources: Any
+
+        @property
+        def configuration(self) -> Configuration: ...
+
+
+__all__ = ["ConfigurationFault", "Fault", "PolicyRequest", "check_action"]
+
+# For a request that no runner has given a deadline, as in a test: below smtpd_policy_service_timeout (100 s).
+DEADLINE = 30.0
+
+# Names come from rules and programs, so that these stay few; the bound is for a program that makes them up.
+_NEEDLES_KEPT = 1000
+_needles: dict[str, bytes] = {}
+
+
+class PolicyRequest(Mapping[str, str]):
+    """What Postfix asks, as a read-only mapping by Postfix's own attribute names (SMTPD_POLICY_README).
+
+    An attribute is absent, not empty, where Postfix is older than it, or built without SASL or TLS. Bytes that are
+    not UTF-8 are kept by surrogateescape. `log` holds what the handler wants to see in the log beside the
+    action, such as the rule; with nothing in it no line is written.
+    """
+
+    __slots__ = ("_deadline", "_log", "_until", "service", "wire")
+
+    def __init__(self, wire: Request, service: Service | None = None, until: float | None = None) -> None:
+        """`until`: the time.monotonic() by which the handler has to answer."""
+        self.wire = wire
+        self.service = service
+        self._until = until
+        self._deadline: Deadline | None = None
+        self._log: dict[str, object] | None = None
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, str], service: Service | None = None) -> PolicyRequest:
+        """A request with these attributes, for trying a handler."""
+        lines = [f"{name}={value}\n" for name, value in attributes.items()]
+        return cls(Request("".join(("\n", *lines)).encode("utf-8", "surrogateescape")), service)
+
+    def __getitem__(self, name: str) -> str:
+        value = self.wire.find(_needles.get(name) or _needle(name))
+        if value is None:
+            raise KeyError(name)
+        return value.decode("utf-8", "surrogateescape")
+
+    def get(self, name: str, default: T = None) -> str | T:  # type: ignore[assignment]  # a default's default
+        value = self.wire.find(_needles.get(name) or _needle(name))
+        return default if value is None else value.decode("utf-8", "surrogateescape")
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.wire.find(_needles.get(name) or _needle(name)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.attributes())
+
+    def __len__(self) -> int:
+        return len(self.attributes())
+
+    def attributes(self) -> dict[str, str]:
+        """All of them, in the order sent. Costs more than looking up a few."""
+        pairs = self.wire.attributes().items()
+        return {
+            name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape") for name, value in pairs
+        }
+
+    @property
+    def deadline(self) -> Deadline:
+        """How long the handler may take; every wait of its has to stay below."""
+        if self._deadline is None:
+            seconds = DEADLINE if self._until is None else max(0.0, self._until - monotonic())
+            self._deadline = Deadline(seconds)
+        return self._deadline
+
+    @property
+    def log(self) -> dict[str, object]:
+        if self._log is None:
+            self._log = {}
+        return self._log
+
+    @property
+    def logged(self) -> bool:
+        """Whether the handler put anything into `log`."""
+        return bool(self._log)
+
+
+def _needle(name: str) -> bytes:
+    """What stands before an attribute's value. One that no line can hold, for a name that none can have."""
+    if "=" in name or "\n" in name:
+        return b"\n\n"
+    if len(_needles) >= _NEEDLES_KEPT:
+        _needles.clear()
+    needle = _needles[name] = b"\n%b=" % name.encode("utf-8", "surrogateescape")
+    return needle
