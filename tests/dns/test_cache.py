@@ -1,0 +1,150 @@
+"""What is asked once and for how long it is believed; an injected clock stands for time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import dns.message
+import dns.rrset
+import pytest
+
+from postroom import dns as postroom_dns
+from postroom.deadline import Deadline
+from postroom.dns import Resolver
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def asking(server: str, clock: Clock, timeout: float = 0.3):
+    resolver = Resolver((server,), timeout=timeout, clock=clock)
+    return lambda domain="a.test", seconds=5: resolver.plan(domain, Deadline(seconds))
+
+
+@pytest.mark.parametrize(
+    ("ttl", "hold"),
+    [
+        (300, 300),
+        (0, postroom_dns.MIN_TTL),
+        (2**31 - 1, postroom_dns.MAX_TTL),
+    ],
+)
+def test_a_plan_holds_for_its_ttl(server, good, ttl: int, hold: int) -> None:
+    one, clock = server(good(ttl=ttl)), Clock()
+    plan = asking(one.address, clock)
+    first = plan()
+    clock.now += hold - 0.1
+    assert plan() is first
+    assert plan("A.TEST") is first
+    assert len(one.queries) == 1
+    clock.now += 0.2
+    assert plan().primary == first.primary
+    assert len(one.queries) == 2
+
+
+def negative(minimum: int | None):
+    def talk(query: bytes) -> list[bytes]:
+        reply = dns.message.make_response(dns.message.from_wire(query), recursion_available=True)
+        reply.set_rcode(3)
+        if minimum is not None:
+            soa = f"ns.test. h.test. 1 3600 900 604800 {minimum}"
+            reply.authority.append(dns.rrset.from_text("test.", 7200, "IN", "SOA", soa))
+        return [reply.to_wire()]
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("minimum", "hold"),
+    [(60, 60), (86400, postroom_dns.MAX_NEGATIVE_TTL), (None, postroom_dns.MIN_TTL)],
+)
+def test_no_such_domain_holds_as_its_soa_says(server, minimum: int | None, hold: int) -> None:
+    one, clock = server(negative(minimum)), Clock()
+    plan = asking(one.address, clock)
+    assert plan().state == "none"
+    asked = len(one.queries)
+    clock.now += hold - 0.1
+    assert plan().state == "none"
+    assert len(one.queries) == asked
+    clock.now += 0.2
+    plan()
+    assert len(one.queries) == 2 * asked
+
+
+def test_a_failure_holds_for_seconds(server) -> None:
+    one, clock = server(lambda query: [query[:2] + b"\x81\x82" + bytes(8)]), Clock()
+    plan = asking(one.address, clock)
+    assert plan().state == plan().state == "error"
+    assert len(one.queries) == 1
+    clock.now += postroom_dns.FAILURE_TTL + 0.1
+    plan()
+    assert len(one.queries) == 2
+
+
+def test_a_time_out_for_lack_of_the_callers_time_is_not_kept(server, good) -> None:
+    """A hurried caller must not spoil the domain for the next one, who has time."""
+    turn: list[bytes] = []
+
+    def talk(query: bytes) -> list[bytes]:
+        turn.append(query)
+        return good()(query) if len(turn) > 2 else []
+
+    plan = asking(server(talk).address, Clock(), timeout=2)
+    assert plan(seconds=0.2).state == "error"
+    assert plan(seconds=5).state == "mx"
+
+
+def test_what_needs_no_question_is_not_kept(server, good) -> None:
+    resolver = Resolver((server(good()).address,))
+    for domain in ("[192.0.2.1]", "a..b", "", "192.0.2.1"):
+        resolver.plan(domain, Deadline(5))
+    assert resolver._cache._plans == {}
+
+
+def test_the_cache_is_bounded_by_what_is_in_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 20)
+    one = server(good())
+    resolver = Resolver((one.address,))
+    for number in range(30):  # a plan with one host weighs two
+        resolver.plan(f"d{number}.test", Deadline(5))
+        resolver.plan("d0.test", Deadline(5))  # in use: it stays
+    assert len(one.queries) == 30
+    assert resolver._cache._weight == sum(1 + len(plan.hosts) for _, plan in resolver._cache._plans.values()) == 20
+    assert "d0.test" in resolver._cache._plans
+    assert "d1.test" not in resolver._cache._plans
+
+
+def test_one_plan_larger_than_the_cache_is_given_but_not_kept(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 1)
+    resolver = Resolver((server(good()).address,))
+    assert resolver.plan("a.test", Deadline(5)).primary == ("mx.test",)
+    assert (resolver._cache._plans, resolver._cache._weight) == ({}, 0)
+
+
+def test_threads_share_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 10)
+    monkeypatch.setattr(postroom_dns, "MIN_TTL", 0)
+    resolver = Resolver((server(good(ttl=0)).address,), timeout=5)
+    states: list[str] = []
+
+    def work() -> None:
+        states.extend(resolver.plan(f"d{number % 9}.test", Deadline(30)).state for number in range(40))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert states == ["mx"] * 160
+    assert resolver._cache._weight == sum(1 + len(plan.hosts) for _, plan in resolver._cache._plans.values())
