@@ -98,6 +98,6 @@ def _look_around(lab: Lab) -> None:
         ),
         ("send a mail", f"/usr/sbin/smtp-source -c -f you@client.test -t box@home.test 127.0.0.1:{lab.postfix.port}"),
         ("what was wired", f"postconf -c {config} -M rule-deliver/unix; postconf -c {config} -n"),
-        ("stop it", f"postfix -c {config} stop; kill {lab.nameserver.pid}; rm -r {lab.folder}"),
+        ("stop it, and remove all of it", str(lab.stop_script())),
     ):
-        click.echo(f"  {what + ':':28} {how}")
+        click.echo(f"  {what + ':':30} {how}")

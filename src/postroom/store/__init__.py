@@ -30,7 +30,7 @@ if TYPE_CHECKING:
             """What suppresses `address` now, if anything does."""
 
         def suppress(self, suppression: Suppression) -> bool:
-            """Add it. False where the address is suppressed already: that entry stays, with the later end of the two."""
+            """Add it. False where the address is suppressed already: the old entry stays, with the later end."""
 
         def unsuppress(self, address: str) -> bool:
             """Take it off the list. False where it was not on it."""
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
             """All that are in force now, by address."""
 
         def record(self, event: Event, suppress: Sequence[Suppression] = ()) -> bool:
-            """Record an event and what follows from it, both or neither. False where its key is known: nothing is done."""
+            """Record an event and what follows from it, both or neither. False, and nothing, where its key is known."""
 
         def events(self, kind: str | None = None, since: int = 0) -> Iterator[Event]:
             """Recorded events, oldest first."""
 
         def claim(self, key: bytes) -> str | None:
-            """Ask to do the delivery `key`: the text of its outcome where it was done, else None, and it counts as started.
+            """Ask to do the delivery `key`: the text of its outcome where it was done, else None: it is started now.
 
             The row is written before the effect, so that a state that cannot be written defers while nothing has
             happened yet. Started but never done means that a process died in between: None again, the effect is
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 __all__ = ["Event", "Reported", "Suppression", "open"]
 
 
-def open(state_directory: str, deadline: Deadline) -> Store:  # noqa: A001 - store.open() reads as it is meant
+def open(state_directory: str, deadline: Deadline) -> Store:
     """The store in `state_directory`, which must exist; its files are made with the directory's owner."""
     from postroom.store.sqlite import SqliteStore  # sqlite3: two thirds of a bare start-up; only who needs it pays
 

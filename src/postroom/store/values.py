@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 class Suppression:
     """An address that gets no mail: since when and until when (Unix time; None: for good), and why.
 
-    `reason` is a reason of postroom.bounces.reasons, or "manual"; `status` the enhanced code or ""; `why` the words of the
-    server that refused, or of the person who added it; `source` the message or person it came from.
+    `reason` is one of postroom.bounces.reasons, or "manual"; `status` the enhanced code or ""; `why` the words of
+    the server that refused, or of the person who added it; `source` the message or person it came from.
     """
 
     __slots__ = ("address", "reason", "since", "source", "status", "until", "why")
@@ -63,16 +63,16 @@ class Reported:
         self.status = status
         self.category = category
         self.reason = reason
-        self.hard = hard
+        self.hard = bool(hard)
         self.diagnostic = diagnostic
         self.remote_mta = remote_mta
 
 
 class Event:
-    """Something that a message told us. `key` names the message: recorded twice, it counts once.
+    """Something that a message told us at `at`, by our own clock. `key` names the message: told twice, it counts once.
 
-    `kind` is failed, delayed, delivered, notice, not-a-bounce or unreadable; `authentic` verified, unverified or forged;
-    `fields` is what else there is to know, by name. `id` is 0 until it is read back from the store.
+    `kind` is failed, delayed, delivered, notice, not-a-bounce or unreadable; `authentic` verified, unverified or
+    forged; `fields` is what else there is to know, by name. `id` is 0 until it is read back from the store.
     """
 
     __slots__ = ("at", "authentic", "fields", "id", "key", "kind", "queue_id", "recipients")
@@ -86,7 +86,7 @@ class Event:
         queue_id: str = "",
         recipients: Sequence[Reported] = (),
         fields: Mapping[str, str] | None = None,
-        id: int = 0,  # noqa: A002 - the name it has in the table
+        id: int = 0,
     ) -> None:
         self.key = key
         self.at = at

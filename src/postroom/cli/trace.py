@@ -1,0 +1,130 @@
+"""How a decision is shown to a person: the rules in order, their conditions in columns, colours on a terminal only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import click
+
+from postroom.rules.explain import MISSING, Judged, RuleView
+
+_COLOURS = {
+    "true": "green",
+    "matches": "green",
+    "unknown": "yellow",
+    "missing": "yellow",
+    "error": "red",
+    "warning": "yellow",
+}
+_EXPECTED_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Style:
+    """Whether there are colours."""
+
+    colours: bool
+
+    @classmethod
+    def for_stdout(cls) -> Style:
+        """On a terminal, unless the user wants none (https://no-color.org)."""
+        return cls(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+    def paint(self, text: str, what: str) -> str:
+        return click.style(text, fg=_COLOURS[what]) if self.colours and what in _COLOURS else text
+
+    def strong(self, text: str) -> str:
+        return click.style(text, bold=True) if self.colours else text
+
+    def level(self, level: str) -> str:
+        return self.paint(level, level)
+
+
+def rule_lines(rule: RuleView, style: Style) -> list[str]:
+    """One rule: its verdict, then each condition with what it expected, what it saw, and what that came to."""
+    lines = [f"{style.strong(rule.identity)}: {style.paint(_verdict(rule), rule.verdict)}"]
+    if rule.verdict == "unreached":
+        return lines
+    rows = [_row(condition) for condition in rule.conditions]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row, condition in zip(rows, rule.conditions, strict=True):
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        truth = style.paint(f"{row[3]:<10}", condition.truth)
+        lines.append("  " + "  ".join([*cells, truth, row[4]]).rstrip())
+    if not rule.conditions:
+        lines.append("  no conditions: matches always")
+    return lines
+
+
+def _row(condition: Judged) -> tuple[str, str, str, str, str]:
+    expected = ", ".join(condition.expected)
+    if len(expected) > _EXPECTED_LIMIT:
+        expected = expected[: _EXPECTED_LIMIT - 3] + "..."
+    seen = condition.seen
+    if condition.truth == "unknown":
+        seen = condition.reason
+    elif seen == MISSING:
+        seen = "not known at this moment, so the rule does not match"
+    return condition.place, condition.key, expected or '""', condition.truth, seen
+
+
+def _verdict(rule: RuleView) -> str:
+    if rule.verdict == "unreached":
+        return "not reached, a rule above has decided"
+    if rule.verdict == "differs":
+        return "does not match"
+    then = f" -> {rule.action}" if rule.action else ""
+    if rule.verdict == "unknown":
+        return f"cannot be decided ({rule.reason}); its on_error says " + (rule.action or "skip")
+    if rule.mode == "shadow":
+        return f"would match{then} (mode = shadow: only logged)"
+    return f"matches{then}"
+
+
+_NAMES = {
+    "primary_mx": "the primary MX of the recipient's domain",
+    "any_mx": "one of the MX hosts of the recipient's domain",
+    "every_mx": "every MX host of the recipient's domain",
+    "mx_state": "what DNS says about the recipient's domain",
+    "sender_primary_mx": "the primary MX of the sender's domain",
+    "sender_any_mx": "one of the MX hosts of the sender's domain",
+    "sender_every_mx": "every MX host of the sender's domain",
+    "sender_mx_state": "what DNS says about the sender's domain",
+}
+
+
+def because(rule: RuleView) -> str:
+    """Why a rule matched, as a sentence for somebody who has never seen a rule."""
+    if not rule.conditions:
+        return "this rule has no conditions"
+    reasons = [_reason(condition) for condition in rule.conditions if _counts(condition)]
+    if len(reasons) < 2:
+        return "".join(reasons)
+    return ", ".join(reasons[:-1]) + ", and " + reasons[-1]
+
+
+def _counts(condition: Judged) -> bool:
+    return condition.truth == ("false" if condition.place == "unless" else "true")
+
+
+def _reason(condition: Judged) -> str:
+    name = _NAMES.get(condition.key, condition.key)
+    if condition.key == "suppressed":
+        return f"the recipient is {condition.seen}"
+    isnt = "is not" if condition.place == "unless" else "is"
+    if name != condition.key:
+        return f"{name} {isnt} {_expected(condition)} (it has: {condition.seen})"
+    return f"{name} {condition.seen} {isnt} {_expected(condition)}"
+
+
+def _expected(condition: Judged) -> str:
+    words = []
+    for value in condition.expected:
+        kind, colon, name = value.partition(":")
+        if colon and kind in ("list", "provider"):
+            words.append(f"on the list {name}" if kind == "list" else f"at the provider {name}")
+        else:
+            words.append(f'"{value}"')
+    return " or ".join(words)

@@ -1,0 +1,234 @@
+"""The configuration file, as programs use it.
+
+    configuration = load("/etc/postroom/postroom.toml")
+
+Reading TOML and checking rules takes ten times a bare start of Python; a program that is started for each mail cannot
+afford it. So what was read and checked is kept, compiled, in the state directory, and used for as long as the file is
+the same one. The cache is a convenience: whatever is wrong with it, the file is read instead.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from _blake2 import blake2b
+from stat import S_ISREG
+
+from postroom import __version__
+from postroom.status import ConfigurationFault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from postroom.rules import Ruleset
+
+DEFAULT_STATE = "/var/lib/postroom"
+
+# Goes up with every change to what is cached, so that one version never runs what another compiled.
+FORMAT = 1
+
+# A file that changed this shortly ago could change again without its times telling (they tick in some milliseconds).
+SETTLED = 2.0
+
+# Ten thousand rules are some two megabytes; tomllib reads about one a second.
+FILE_LIMIT = 4 * 1024 * 1024
+
+# What `state = ` is looked for in without reading TOML; it stands at the top, before the first table.
+_PEEK = 4096
+
+_DIGEST = 16
+_CACHE_LIMIT = 64 * 1024 * 1024
+
+
+class Dns:
+    """[dns]: the servers to ask (none: those of resolv.conf), their port, seconds for one try."""
+
+    __slots__ = ("port", "servers", "timeout")
+
+    def __init__(self, servers: tuple[str, ...], port: int, timeout: float) -> None:
+        self.servers = servers
+        self.port = port
+        self.timeout = timeout
+
+
+class Bounces:
+    """[bounces]: how envelope senders are signed. `key` is the path of the key file, `lifetime` seconds."""
+
+    __slots__ = ("domain", "key", "lifetime", "prefix")
+
+    def __init__(self, key: str, prefix: str, domain: str, lifetime: float) -> None:
+        self.key = key
+        self.prefix = prefix
+        self.domain = domain
+        self.lifetime = lifetime
+
+
+class Configuration:
+    """`bounces` is None without a [bounces] table; `lists` says for each list what it is and where."""
+
+    __slots__ = ("_identity", "bounces", "deadline", "dns", "lists", "log", "path", "rules", "state")
+
+    def __init__(self, path: str, compiled: dict[str, Any], seen: tuple[int, ...], state: str | None = None) -> None:
+        self.path = path
+        self.state: str = state or compiled["state"]
+        self.log: str = compiled["log"]
+        self.deadline: float = compiled["deadline"]
+        self.dns = Dns(*compiled["dns"])
+        self.bounces = Bounces(*compiled["bounces"]) if compiled["bounces"] else None
+        self.lists: dict[str, tuple[str, Any]] = compiled["lists"]
+        self.rules: Ruleset = compiled["rules"]
+        self._identity = seen
+
+    def changed(self) -> bool:
+        """Whether the file is no longer the one that was read: written to, replaced or gone."""
+        try:
+            return identity(os.stat(self.path)) != self._identity
+        except OSError:
+            return True
+
+
+def load(path: str, state: str | None = None) -> Configuration:
+    """Read the file, or what was kept of it. `state` overrules the state directory that the file names.
+
+    Raises ConfigurationFault; its text names file, line, rule, key, what was expected and the nearest known name.
+    """
+    path = os.path.abspath(path)
+    content, seen = contents(path, FILE_LIMIT)
+    place = _cache_path(path, state or _peeked(content, os.path.dirname(path)))
+    stamp = (FORMAT, __version__, sys.hexversion, marshal.version, path, seen)
+    compiled = _kept(place, stamp)
+    if compiled is None:
+        compiled = _compiled(path, content)
+        _keep(place, stamp, compiled)
+    return Configuration(path, compiled, seen, state)
+
+
+def contents(path: str, limit: int) -> tuple[bytes, tuple[int, ...]]:
+    """A whole regular file, and its identity. Raises ConfigurationFault, also where it changes while it is read."""
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for somebody to write into it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ConfigurationFault(f"{path}: {_why(error)}") from None
+    try:
+        status = os.fstat(fd)
+        if not S_ISREG(status.st_mode):
+            raise ConfigurationFault(f"{path}: is not a regular file")
+        if status.st_size > limit:
+            raise ConfigurationFault(f"{path}: is {status.st_size} bytes long, expected at most {limit}")
+        parts = []
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+        if identity(os.fstat(fd)) != identity(status):
+            raise ConfigurationFault(f"{path}: is being written")
+    except OSError as error:
+        raise ConfigurationFault(f"{path}: {_why(error)}") from None
+    finally:
+        os.close(fd)
+    return b"".join(parts), identity(status)
+
+
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+
+def _why(error: Exception) -> str:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def _compiled(path: str, content: bytes) -> dict[str, Any]:
+    from postroom.rules.check import check
+    from postroom.rules.compile import compile_model
+    from postroom.rules.read import Unreadable, parse
+
+    try:
+        model, report = check(parse(content, os.path.basename(path)), os.path.dirname(path))
+    except Unreadable as unreadable:
+        raise ConfigurationFault(str(unreadable)) from None
+    if model is None:
+        more = len(report.errors) - 1
+        raise ConfigurationFault(str(report.errors[0]) + (f" (and {more} more: postroom check)" if more else ""))
+    return compile_model(model)
+
+
+def _peeked(content: bytes, folder: str) -> str:
+    """The state directory that the file names, by a look at its first lines.
+
+    Where the look is wrong, the cache is looked for in the wrong place: not found, or made by us of this very file.
+    """
+    for line in content[:_PEEK].split(b"\n"):
+        name, _, value = line.partition(b"=")
+        if line.lstrip()[:1] == b"[":
+            break
+        if name.strip() == b"state":
+            value = value.strip()
+            text = value[1:].partition(value[:1])[0] if value[:1] in (b'"', b"'") else b""
+            if text and b"\\" not in text:
+                return os.path.join(folder, os.fsdecode(text))
+    return DEFAULT_STATE
+
+
+def _cache_path(path: str, state: str) -> str:
+    name = blake2b(os.fsencode(path), digest_size=_DIGEST).hexdigest()
+    return os.path.join(state, "cache", f"config-{name}")
+
+
+def _kept(place: str, stamp: tuple[Any, ...]) -> dict[str, Any] | None:
+    """What was kept of this very file by this very version and user. None for anything else, whatever it is."""
+    try:
+        if not _ours(os.stat(os.path.dirname(place))):
+            return None
+        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        status = os.fstat(fd)
+        if not (_ours(status) and S_ISREG(status.st_mode) and status.st_size <= _CACHE_LIMIT):
+            return None
+        data = os.read(fd, status.st_size + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # marshal is told only what is whole: over a torn file it may do worse than raise.
+    if blake2b(data[_DIGEST:], digest_size=_DIGEST).digest() != data[:_DIGEST]:
+        return None
+    try:
+        kept_stamp, compiled = marshal.loads(data[_DIGEST:])  # noqa: S302 - our own file, and whole: see above
+    except (ValueError, TypeError, EOFError):
+        return None
+    return compiled if kept_stamp == stamp else None
+
+
+def _ours(status: os.stat_result) -> bool:
+    """Whether nobody but the user who runs this could have written it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _keep(place: str, stamp: tuple[Any, ...], compiled: dict[str, Any]) -> None:
+    """Keep it for the next start; where that cannot be, nothing is lost but time.
+
+    root keeps nothing: programs do not run as root, and could neither use nor replace what it leaves.
+    """
+    import time
+
+    changed = max(stamp[-1][2:4]) / 1e9  # of the identity: times of content and inode
+    if os.geteuid() == 0 or time.time() - changed < SETTLED:
+        return
+    payload = marshal.dumps((stamp, compiled))
+    draft = f"{place}.{os.getpid()}"
+    try:
+        if not os.path.isdir(os.path.dirname(place)):
+            os.mkdir(os.path.dirname(place), 0o700)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except (OSError, ValueError):
+        return
+    try:
+        with open(fd, "wb") as file:
+            file.write(blake2b(payload, digest_size=_DIGEST).digest() + payload)
+        os.rename(draft, place)
+    except OSError:
+        os.unlink(draft)

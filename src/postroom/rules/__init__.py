@@ -1,0 +1,93 @@
+"""The rule language: what rules and those who run them say to each other.
+
+Evaluation asks and is told; it never looks anything up itself. So the same rules run in a program of one mail, in a
+resident, in a test with given facts and in `postroom explain`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    # What rules compile to: tuples, dicts, frozensets, texts and numbers only, so that marshal can keep it.
+    Ruleset = Mapping[str, Any]
+
+# Where a policy request belongs, by its protocol_state (SMTPD_POLICY_README). VRFY is answered by the lists of RCPT.
+STAGE_OF_STATE = {
+    "CONNECT": "connect",
+    "HELO": "helo",
+    "EHLO": "helo",
+    "MAIL": "mail",
+    "RCPT": "rcpt",
+    "VRFY": "rcpt",
+    "DATA": "data",
+    "BDAT": "data",
+    "END-OF-MESSAGE": "end-of-message",
+    "ETRN": "etrn",
+}
+
+
+class Question:
+    """What a rule must know before it goes on.
+
+    kind           argument                        the answer (or Unknown)
+    "list"         (list name, value, key's kind)  False, or True, or the text that stands beside the entry
+    "header"       header name                     list of texts, in the order they stand in the message
+    "suppressed"   address                         store.Suppression or None
+    "mx"           domain                          mx.Plan
+    """
+
+    __slots__ = ("argument", "kind")
+
+    def __init__(self, kind: str, argument: Any) -> None:
+        self.kind = kind
+        self.argument = argument
+
+    def __repr__(self) -> str:
+        return f"Question({self.kind!r}, {self.argument!r})"
+
+
+class Unknown:
+    """The third truth value, and the answer "cannot be said now": a DNS failure, a store that is down."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Unknown({self.reason!r})"
+
+
+class Decision:
+    """What the rules of one stage decided.
+
+    `action` is ready for Postfix or, at deliver, for the log. `words` is the same, split, so that nobody has to:
+    ("maildir", PATH), ("relay", TARGET), ("command", PROGRAM, ARGUMENT...), ("discard", TEXT), (STATUS, TEXT).
+    `rule` is None where no rule matched. `on_error` is true where the rule could not be decided and its on_error spoke;
+    `reason` then says why. `shadow` holds (rule id, action) of the rules with mode = "shadow" that would have decided.
+    """
+
+    __slots__ = ("action", "mode", "on_error", "reason", "rule", "shadow", "words")
+
+    def __init__(
+        self,
+        action: str,
+        words: tuple[str, ...] = (),
+        rule: str | None = None,
+        on_error: bool = False,
+        reason: str = "",
+        shadow: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.action = action
+        self.words = words
+        self.rule = rule
+        self.mode = "enforce"
+        self.on_error = on_error
+        self.reason = reason
+        self.shadow = shadow
+
+    def __repr__(self) -> str:
+        return f"Decision({self.action!r}, rule={self.rule!r}, on_error={self.on_error})"

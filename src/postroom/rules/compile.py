@@ -1,0 +1,98 @@
+"""From the checked Model to what runs: tuples, dicts, frozensets, texts and numbers, which marshal can keep.
+
+The shape, which evaluate.py takes apart:
+
+    ruleset     {"delimiter", "stages": {stage: (rule, ...)}, "undecided": {stage: words}, "otherwise": {stage: words}}
+    rule        (id, mode, action words, on_error words or None, terms)
+    words       (text | (slot, template), ...)
+    term        ("is", condition) | ("not", conditions) | ("any", (conditions, ...))
+    condition   (kind, key, source, part, known, test, shown)
+    test        number: ((operator, N), ...)    ip: (nets, lists)    flag: true or false
+                otherwise: (entries, globs, patterns, lists)
+
+Terms, blocks and conditions stand in the order of their cost, so that the cheap ones are judged first. A change to this
+shape raises config.FORMAT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from postroom.rules import keys
+from postroom.rules.actions import Action, Word, default
+from postroom.rules.model import Condition, Model, Rule
+
+
+def compile_model(model: Model) -> dict[str, Any]:
+    """Everything that a program needs of the file."""
+    general = model.settings
+    bounces = general.bounces
+    return {
+        "state": general.state,
+        "log": general.log,
+        "deadline": general.deadline,
+        "dns": (general.servers, general.port, general.timeout),
+        "bounces": (bounces.key, bounces.prefix, bounces.domain, bounces.lifetime) if bounces else None,
+        "lists": {source.name: (source.kind, source.values or source.path) for source in model.lists},
+        "rules": compile_rules(model.rules, general.recipient_delimiter),
+    }
+
+
+def compile_rules(rules: Sequence[Rule], delimiter: str = "+") -> dict[str, Any]:
+    return {
+        "delimiter": delimiter,
+        "stages": {stage: _stage(rules, stage) for stage in keys.STAGES},
+        "undecided": {stage: _words(default(stage, "?")) for stage in keys.STAGES},
+        "otherwise": {stage: _otherwise(stage) for stage in keys.STAGES},
+    }
+
+
+def _stage(rules: Sequence[Rule], stage: str) -> tuple[Any, ...]:
+    return tuple(_rule(rule) for rule in rules if rule.stage == stage)
+
+
+def _otherwise(stage: str) -> tuple[str, ...]:
+    """What is said where no rule matches. No rule for a delivery is a mistake of ours: the mail must wait."""
+    if stage in keys.POLICY_STAGES:
+        return ("DUNNO",)
+    return ("4.3.5", "no delivery rule applies to this recipient") if stage == "deliver" else ()
+
+
+def _rule(rule: Rule) -> tuple[Any, ...]:
+    terms: list[tuple[int, str, Any]] = [(_cost(one), "is", _condition(one)) for one in rule.match]
+    if rule.any:
+        blocks = sorted(rule.any, key=lambda block: max(map(_cost, block)))
+        cost = max(_cost(one) for block in blocks for one in block)
+        terms.append((cost, "any", tuple(_all(block) for block in blocks)))
+    if rule.unless:
+        terms.append((max(map(_cost, rule.unless)), "not", _all(rule.unless)))
+    terms.sort(key=lambda term: term[0])
+    on_error = None if rule.on_error is None else _words(rule.on_error)
+    return rule.identity, rule.mode, _words(rule.action), on_error, tuple(term[1:] for term in terms)
+
+
+def _words(action: Action) -> tuple[Any, ...]:
+    return tuple((word.slot, word.template) if isinstance(word, Word) else word for word in action.words)
+
+
+def _all(conditions: Sequence[Condition]) -> tuple[Any, ...]:
+    return tuple(_condition(one) for one in sorted(conditions, key=_cost))
+
+
+def _cost(condition: Condition) -> int:
+    match = condition.match
+    cost = keys.LIST if match.lists else keys.PATTERN if match.patterns else keys.ATTRIBUTE
+    return max(cost, condition.key.cost)
+
+
+def _condition(condition: Condition) -> tuple[Any, ...]:
+    key, match = condition.key, condition.match
+    test: Any = (match.entries, match.globs, match.patterns, match.lists)
+    if key.kind == "number":
+        test = match.numbers
+    elif key.kind == "ip":
+        test = (match.nets, match.lists)
+    elif key.kind == "flag":
+        test = match.flag
+    return key.kind, key.name, key.source, key.part, condition.known, test, match.shown

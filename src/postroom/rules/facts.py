@@ -1,0 +1,62 @@
+"""What is known about one request while it is decided: its attributes, folded once, and the answers so far."""
+
+from __future__ import annotations
+
+from postroom.rules import Question
+from postroom.rules.lookup import fold, keys_of, part_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class Facts:
+    """`answers` is filled by who runs the rules; a fact that is not there yet comes back as a Question."""
+
+    __slots__ = ("_attributes", "_keys", "_values", "answers", "delimiter", "nothing_known")
+
+    def __init__(self, attributes: Mapping[str, str], delimiter: str) -> None:
+        self._attributes = attributes
+        self._values: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.answers: dict[tuple[str, object], Any] = {}
+        self.delimiter = delimiter
+        # VRFY is decided by the rules of rcpt, but there was no MAIL: its empty sender is not the null sender.
+        self.nothing_known = attributes.get("protocol_state") == "VRFY"
+
+    def text(self, source: str, part: str = "") -> str:
+        """An attribute, or a part of the address in it, as it came; empty where it is absent."""
+        return part_of(self._attributes.get(source) or "", part, self.delimiter)
+
+    def value(self, source: str, part: str, kind: str, known: bool) -> str | None:
+        """The same in the form in which it is compared; None where it is missing."""
+        value = self._values.get((source, part))
+        if value is None:
+            value = self._values[source, part] = fold(kind, self.text(source, part))
+        if value:
+            return value
+        if part and self._attributes.get(source):
+            return value  # the address is known: it has no extension, or no domain
+        return value if known and not self.nothing_known and source in self._attributes else None
+
+    def keys(self, kind: str, value: str) -> tuple[str, ...]:
+        found = self._keys.get((kind, value))
+        if found is None:
+            found = self._keys[kind, value] = keys_of(kind, value, self.delimiter)
+        return found
+
+    def ask(self, kind: str, argument: object) -> Any:
+        """The answer, or the Question to ask first."""
+        answers = self.answers
+        return answers[kind, argument] if (kind, argument) in answers else Question(kind, argument)
+
+    def suppression(self, source: str) -> Any:
+        """A Suppression or None, or Unknown, or the Question; of no address at all: None."""
+        address = self.text(source)
+        return self.ask("suppressed", address) if address else None
+
+    def plan(self, source: str) -> Any:
+        """An mx.Plan, or Unknown, or the Question; None for an address without a domain."""
+        domain = fold("domain", self.text(source, "domain"))
+        return self.ask("mx", domain) if domain else None

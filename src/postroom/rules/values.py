@@ -1,0 +1,223 @@
+"""The values of a condition, by the kind of its key: text from the file in, a typed Match out, or Refused.
+
+What a value may be
+    exact text          compared without case for addresses, names and headers, with case for the rest
+    ".suffix"           names and addresses below it, label by label; not the name itself
+    "*" inside          a glob: the star stands for anything
+    "192.0.2.0/24"      a network, for addresses of hosts
+    ">N" "<N" N         for numbers
+    true, false         for flags
+    "re:PATTERN"        a regular expression found anywhere in the text, without case
+    "list:NAME"         an entry of a [list.NAME] (looked up in access(5)'s order)
+    "provider:NAME"     a host of a [provider.NAME], for MX keys
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from postroom.mx import to_ascii
+from postroom.rules import keys, patterns
+from postroom.rules.lookup import NAME_LIMIT, fold, parse_ip
+from postroom.rules.problems import Refused, unknown
+
+# An integer of more digits is nothing Postfix sends.
+_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a condition accepts: any of these. `shown` is how the file put it."""
+
+    shown: tuple[str, ...] = ()
+    entries: frozenset[str] = frozenset()
+    globs: tuple[tuple[str, ...], ...] = ()
+    patterns: tuple[tuple[str, int], ...] = ()
+    lists: tuple[str, ...] = ()
+    numbers: tuple[tuple[str, int], ...] = ()
+    nets: tuple[tuple[int, int, frozenset[int]], ...] = ()
+    flag: bool | None = None
+
+    def __or__(self, other: Match) -> Match:
+        return Match(
+            self.shown + other.shown,
+            self.entries | other.entries,
+            self.globs + other.globs,
+            self.patterns + other.patterns,
+            self.lists + other.lists,
+            self.numbers + other.numbers,
+            _merge(self.nets + other.nets),
+            other.flag if self.flag is None else self.flag,
+        )
+
+
+@dataclass(frozen=True)
+class Names:
+    """What values may refer to."""
+
+    lists: frozenset[str] = frozenset()
+    providers: Mapping[str, Match] = field(default_factory=dict)
+
+
+def parse(kind: str, value: object, names: Names) -> Match:
+    """One value of a key of this kind. Raises Refused."""
+    if kind == "flag":
+        if not isinstance(value, bool):
+            raise Refused(f"expected true or false, found {show(value)}")
+        return Match((show(value),), flag=value)
+    if kind == "number":
+        return _number(value)
+    if not isinstance(value, str):
+        raise Refused(f"expected a text in quotes, found {show(value)}")
+    return replace(_text(kind, value, names), shown=(value,))
+
+
+def show(value: object) -> str:
+    """A value as TOML writes it, short enough for a message."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(value: object) -> Match:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str):
+        operator = text[:1] if text[:1] in ("<", ">") else ""
+        digits = text[len(operator) :].strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS:
+            return Match((text,), numbers=((operator or "=", int(digits)),))
+    raise Refused(f'expected a number, ">N" or "<N", found {show(value)}')
+
+
+def _text(kind: str, value: str, names: Names) -> Match:
+    prefix, colon, rest = value.partition(":")
+    if colon and prefix in _REFERENCES:
+        return _reference(prefix, kind, rest, names)
+    if kind == "ip":
+        return _network(value)
+    if kind == "mx_state":
+        return _mx_state(value)
+    compared = "domain" if kind == "mx" else kind
+    if "*" in value:
+        return Match(globs=(tuple(fold(compared, _clean(value)).split("*")),))
+    checked = {_clean(value)}
+    if compared in ("domain", "address"):
+        checked = _name(value) if compared == "domain" else _address(value)
+    return Match(entries=frozenset(fold(compared, entry) for entry in checked))
+
+
+def _list(kind: str, name: str, names: Names) -> Match:
+    if kind == "mx_state":
+        raise Refused(f"a list cannot be used here, expected one of {', '.join(keys.MX_STATES)}")
+    if name not in names.lists:
+        raise Refused(unknown(name, names.lists, "list"))
+    return Match(lists=(name,))
+
+
+def _provider(kind: str, name: str, names: Names) -> Match:
+    if kind != "mx":
+        raise Refused("a provider is a set of MX hosts; expected at primary_mx, any_mx or every_mx")
+    if name not in names.providers:
+        raise Refused(unknown(name, names.providers, "provider"))
+    return names.providers[name]
+
+
+def _pattern(kind: str, pattern: str) -> Match:
+    if kind in ("ip", "mx_state"):
+        raise Refused("a pattern cannot be used here" + (", expected an address or a network" if kind == "ip" else ""))
+    return Match(patterns=((pattern, patterns.check(pattern)),))
+
+
+_REFERENCES = ("list", "provider", "re")
+
+
+def _reference(prefix: str, kind: str, name: str, names: Names) -> Match:
+    if prefix == "list":
+        return _list(kind, name, names)
+    return _provider(kind, name, names) if prefix == "provider" else _pattern(kind, name)
+
+
+def _clean(text: str) -> str:
+    if any(character in text for character in "\0\r\n"):
+        raise Refused("holds a line end or a NUL, which no attribute can hold")
+    return text
+
+
+def _name(text: str) -> set[str]:
+    """A host or domain name, or with a leading dot all names below one; beyond ASCII, both its spellings."""
+    bare = _clean(text).removesuffix(".").removeprefix(".")
+    if "@" in text or "/" in text or any(character.isspace() for character in text):
+        raise Refused(f'expected a name, ".suffix", a glob, "re:" or "list:", found {show(text)}')
+    if (text and not bare) or ".." in text or len(bare) > NAME_LIMIT:
+        raise Refused(f"{show(text)} is no domain name")
+    return {text, *_a_labels(text)}
+
+
+def _a_labels(name: str) -> set[str]:
+    """The name as DNS has it, where it is written in letters beyond ASCII."""
+    if name.isascii():
+        return set()
+    dot = "." if name.startswith(".") else ""
+    try:
+        return {dot + to_ascii(name.strip("."))}
+    except UnicodeError as error:
+        raise Refused(f"{show(name)} is no domain name: {error}") from error
+
+
+def _address(text: str) -> set[str]:
+    """An entry as access(5) has it: user@domain, domain, .domain, user@; empty or <> for the null sender."""
+    if text in ("", "<>"):
+        return {""}
+    local, at, domain = _clean(text).rpartition("@")
+    if at and not local:
+        raise Refused(f'expected "{domain}" for all addresses in it, found {show(text)}')
+    if not at:
+        return _name(text) if "." in text or not text.isascii() else {text}
+    if not domain:
+        return {text}
+    return {f"{local}@{name}" for name in _name(domain)}
+
+
+def _network(text: str) -> Match:
+    host, slash, length = text.partition("/")
+    parsed = parse_ip(host)
+    if parsed is None:
+        raise Refused(f'expected an address or a network such as "192.0.2.0/24", found {show(text)}')
+    version, number = parsed
+    bits = 32 if version == 4 else 128
+    if not slash:
+        return Match(nets=((version, 0, frozenset({number})),))
+    if not (length.isascii() and length.isdigit() and int(length[:4]) <= bits):
+        raise Refused(f"expected a prefix length of 0 to {bits} after the slash, found {show(text)}")
+    host_bits = bits - int(length)
+    if number & ((1 << host_bits) - 1):
+        raise Refused(f"{show(text)} has bits set behind its prefix length; which network is meant?")
+    return Match(nets=((version, host_bits, frozenset({number >> host_bits})),))
+
+
+def list_entry(text: str) -> set[str]:
+    """An entry of a list, folded; what a list cannot hold is refused, since it would never be found."""
+    prefix, colon, _ = text.partition(":")
+    if "*" in text or (colon and prefix in _REFERENCES) or text != text.strip():
+        raise Refused(f"a list holds addresses, names and networks, one each, not {show(text)}")
+    if "/" in text and "@" not in text:
+        _network(text)
+        return {text}
+    return {fold("domain", entry) for entry in _address(text)} - {""} or {"<>"}
+
+
+def _merge(nets: tuple[tuple[int, int, frozenset[int]], ...]) -> tuple[tuple[int, int, frozenset[int]], ...]:
+    merged: dict[tuple[int, int], frozenset[int]] = {}
+    for version, host_bits, numbers in nets:
+        merged[version, host_bits] = merged.get((version, host_bits), frozenset()) | numbers
+    return tuple((version, host_bits, numbers) for (version, host_bits), numbers in merged.items())
+
+
+def _mx_state(text: str) -> Match:
+    if text not in keys.MX_STATES:
+        raise Refused(unknown(text, keys.MX_STATES, "state"))
+    return Match(entries=frozenset({text}))
