@@ -55,9 +55,9 @@ def line(queue_id: str, fields: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    # A value that could pass for the next field would let a stranger write into our log line.
     text = clean(str(value))
-    return text.replace(", ", ",") if ", " in text else text
+    # A value that could pass for the next field would let a stranger write into our log line.
+    return text.replace(", ", ",") if "=" in text.partition(", ")[2] else text
 
 
 def _write(level: str, queue_id: str, fields: dict[str, object]) -> None:

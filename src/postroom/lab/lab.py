@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,9 +20,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from postroom.lab.nameserver import Nameserver
-
 from postroom.lab import place
+from postroom.lab.nameserver import Nameserver
 from postroom.lab.settings import PARAMETERS, ZONES, configuration, handler_services, inside_listener
 from postroom.lab.sink import Sink
 from postroom.postfix.instance import Instance, free_port
@@ -58,13 +58,32 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is not None:
+            self.keep = False  # what was interrupted is not worth looking at, and nobody was told how to stop it
         self.stop()
 
     def stop(self) -> None:
-        if not self.keep:
+        if self.keep:
+            return
+        # A second Ctrl-C would leave half of it running.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
             self._stack.close()
             shutil.rmtree(self.folder, ignore_errors=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def stop_script(self) -> Path:
+        """A file that ends and removes a lab that was kept."""
+        pids = [str(pid) for pid in (self.nameserver.pid, self.lmtp.pid, self.smtp.pid) if pid]
+        file = self.folder / "stop"
+        file.write_text(
+            f"#!/bin/sh\npostfix -c {self.postfix.config_directory} stop\nkill {' '.join(pids)}\n"
+            f"rm -rf {self.folder} {self.nameserver.folder}\n"
+        )
+        file.chmod(0o755)
+        return file
 
     # Starting
 
@@ -125,7 +144,7 @@ class Lab:
 
     def configure(self, action: str = "HANGUP", on_error: str = "skip") -> None:
         """Write postroom.toml with this action and on_error in the rule of case 1, and wait until it is in force."""
-        text = configuration(self.folder, self.nameserver.address, self.smtp.address, action, on_error)
+        text = configuration(self.folder, self.nameserver.address, self.smtp.port, action, on_error)
         running = self.config.exists()
         self.config.write_text(text)
         if running:

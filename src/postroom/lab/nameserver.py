@@ -66,7 +66,7 @@ class Nameserver:
         self.zones = zones
         self.servfail = servfail
         self.port = 0
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,13 +87,13 @@ class Nameserver:
     def start(self) -> None:
         """Start it and wait until it answers; NameserverError where it does not, with nothing left behind."""
         nsd, checkzone = _program("nsd"), _program("nsd-checkzone")
-        self._folder = Path(tempfile.mkdtemp(prefix="postroom-nsd-", dir=_base()))
+        self.folder = Path(tempfile.mkdtemp(prefix="postroom-nsd-", dir=_base()))
         try:
-            names = self._write_zones(self._folder, checkzone)
+            names = self._write_zones(self.folder, checkzone)
             for _ in range(PORT_TRIES):
-                if self._try_start(self._folder, nsd, names):
+                if self._try_start(self.folder, nsd, names):
                     return
-            raise NameserverError(f"nsd did not start: {_last_line(self._folder / 'log')}")
+            raise NameserverError(f"nsd did not start: {_last_line(self.folder / 'log')}")
         except BaseException:
             self.stop()
             raise
@@ -103,9 +103,9 @@ class Nameserver:
         if self._process is not None:
             _end(self._process)
             self._process = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
 
     def _write_zones(self, folder: Path, checkzone: str) -> str:
         """Write and check the zone files; the zone: part of nsd.conf."""

@@ -47,7 +47,7 @@ def inside_listener(port: int) -> str:
     return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o smtpd_recipient_restrictions=permit_mynetworks,reject\n"
 
 
-def configuration(folder: Path, dns: str, smtp: str, action: str, on_error: str) -> str:
+def configuration(folder: Path, dns: str, smtp: int, action: str, on_error: str) -> str:
     """The lab's postroom.toml."""
     return f'''\
 state = "{folder}/state"
@@ -92,7 +92,7 @@ action = "relay lmtp:unix:{folder}/sockets/lmtp"
 id     = "to-smtp"
 at     = "deliver"
 match  = {{ recipient = "smtp@home.test" }}
-action = "relay smtp:{smtp}"
+action = "relay smtp:[127.0.0.1]:{smtp}"
 
 [[rule]]
 id     = "to-command"

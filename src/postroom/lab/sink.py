@@ -24,6 +24,10 @@ class Sink:
     def address(self) -> str:
         return f"unix:{self.path}" if self.path else f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
     def __enter__(self) -> Sink:
         self.start()
         return self
@@ -32,7 +36,8 @@ class Sink:
         self.stop()
 
     def start(self) -> None:
-        options = ["-L"] if self.path else []
+        # As root it insists on a user to change to once it has its socket.
+        options = ["-u", "nobody", *(["-L"] if self.path else [])]
         self._process = subprocess.Popen(
             ["/usr/sbin/smtp-sink", *options, self.address, "100"],
             stdin=subprocess.DEVNULL,
@@ -55,8 +60,6 @@ class Sink:
             if time.monotonic() > end:
                 raise TimeoutError(f"smtp-sink does not answer on {self.address}")
             time.sleep(0.02)
-        if self.path:
-            self.path.chmod(0o666)  # programs run as another user than root, who made it
 
     def _answers(self) -> bool:
         family = socket.AF_UNIX if self.path else socket.AF_INET

@@ -1,1 +1,1 @@
-"""Postfix itself: its commands, its configuration files as text, a private instance, and pipe(8)'s judgement of a program."""
+"""Postfix itself: its commands, its files as text, a private instance, pipe(8)'s judgement of a program."""

@@ -19,7 +19,7 @@ DELIVERY = re.compile(
         \ (?P<queue_id>[0-9A-Za-z]+):
         \ to=<(?P<recipient>.*?)>,(?:\ orig_to=<(?P<original>.*?)>,)?
         \ relay=(?P<relay>.*?),\ .*?\bdsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}),
-        \ status=(?P<status>[A-Za-z]+)(?:\ \((?P<text>.*)\))?$""",
+        \ status=(?P<status>[A-Za-z]+)(?:\ \((?P<text>.*))?$""",
     re.VERBOSE,
 )
 
@@ -97,7 +97,8 @@ def delivery(match: re.Match[str]) -> Delivery:
         relay=group["relay"],
         dsn=group["dsn"],
         status=group["status"],
-        text=group["text"],
+        # Postfix cuts a log line at 2000 characters, and then the parenthesis has no end.
+        text=group["text"].removesuffix(")"),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ COMMAND_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/sendma
 DEFAULT_CONFIG_DIRECTORY = "/etc/postfix"
 # postconf reads two files; longer than this means a hanging network map or file system.
 COMMAND_SECONDS = 60
+SETTLED_SECONDS = 60
 
 
 class PostconfError(Exception):
@@ -31,6 +33,13 @@ def command(name: str) -> str:
     if found is None:
         raise PostconfError(f"{name}: not found; install Postfix (Debian: apt-get install postfix)")
     return found
+
+
+def settle(main: Path) -> None:
+    """Make a private main.cf look old. Postfix reads one changed in the last second again and again until it is older
+    ("pausing to let file cool down"), two seconds for each process; a file that nobody else edits can do without."""
+    past = time.time() - SETTLED_SECONDS
+    os.utime(main, (past, past))
 
 
 def one_line(text: str) -> str:

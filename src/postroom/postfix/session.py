@@ -6,6 +6,7 @@ these is what the programs here are about, so this client returns each reply as 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,11 +79,9 @@ class Session:
 
     def send(self, data: bytes) -> Reply | None:
         """Send bytes as they are, return the reply that follows."""
-        try:
+        # When it fails, what the server said before it left may still be waiting to be read.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             self.socket.sendall(data)
-        except (ConnectionResetError, BrokenPipeError):
-            # What the server said before it left may still be waiting to be read.
-            pass
         return self.reply()
 
     def mail(

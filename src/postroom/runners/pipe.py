@@ -160,6 +160,8 @@ def _failed(error: BaseException, where: str, queue_id: str) -> Outcome:
         log.error(queue_id, fault=where, text=words(error))
         return deferred(str(error) or "local fault", error.status)
     log.error(queue_id, fault=where, at=place(error), text=words(error))
+    if isinstance(error, ImportError):
+        return deferred(f"incomplete installation ({type(error).__name__}), see the mail log", "4.3.5")
     return deferred(f"internal error ({type(error).__name__}), see the mail log", "4.3.0")
 
 

@@ -27,7 +27,7 @@ def by_rule(lab: Lab) -> Iterator[Line]:
         yield Line(
             f"{queue_id} to {recipient}",
             f"status={found.status} dsn={found.dsn}",
-            found.text[:100],
+            found.text.strip(),
             found.status == status and found.dsn.startswith(dsn) and said in found.text,
         )
     saved = lab.maildir("box")

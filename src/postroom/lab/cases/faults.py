@@ -36,7 +36,7 @@ def _deferred_then_delivered(lab: Lab, title: str, recipient: str, fault: Fault)
     return Line(
         f"{title}",
         f"status={deferred.status} dsn={deferred.dsn}, then status={sent.status}",
-        deferred.text[:110],
+        deferred.text.strip()[:110],
         deferred.status == "deferred"
         and deferred.dsn.startswith("4.")
         and set(statuses) == {"deferred", "sent"}

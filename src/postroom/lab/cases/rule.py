@@ -25,12 +25,12 @@ def primary_mx(lab: Lab) -> Iterator[Line]:
 def _hangup(lab: Lab) -> Line:
     since, own = lab.postfix.log.size(), lab.log.size()
     reply, closed = lab.rcpt("listed@victim.test")
-    hangup = lab.postfix.log.wait_for(r"smtpd\[\d+\]: .*(hangup: RCPT from .*)$", since=since).group(1)
+    hangup = lab.postfix.log.wait_for(r"smtpd\[\d+\]: .*(hangup: RCPT from [^:]+)", since=since).group(1)
     rule = _rule(lab, own)
     return Line(
         "RCPT TO:<listed@victim.test>",
         "connection closed, no reply" if reply is None else f"replied {reply}",
-        f"{rule}: primary MX mx1.shadysmtpd.test, recipient listed; Postfix: {hangup[:40]}",
+        f"{rule}: primary MX mx1.shadysmtpd.test, recipient listed; Postfix logs {hangup!r}",
         reply is None and closed and rule == "rule shady-primary-mx",
     )
 
@@ -73,4 +73,8 @@ def _rule(lab: Lab, since: int) -> str:
 
 
 def _short(reply: object) -> str:
-    return "nothing" if reply is None else str(reply).replace("\n", " ")[:60]
+    """The reply, less the words that Postfix puts before every policy text."""
+    if reply is None:
+        return "nothing"
+    code, _, text = str(reply).replace("\n", " ").partition("Recipient address rejected: ")
+    return f"{' '.join(code.split()[:2])} ... {text}" if text else code
