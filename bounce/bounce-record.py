@@ -1,0 +1,87 @@
+#!python
+"""bounce-record - record bounces and delays, and suppress recipients that are gone
+
+Usage: bounce-record [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] -- sender=${sender} ...
+
+Run by pipe(8) for mail to signed envelope senders (postroom verp make), which is where reports on our own mail come
+back to. It reads the report, checks that the address proves which recipient our mail was sent to, and records both.
+The recipient is suppressed when the tag is right and fresh, the report says that mail to this very recipient failed,
+and the reason is that the address is gone for good. Whatever else arrives, a stranger's forgery, a delay, somebody's
+reply, is recorded, and suppresses nobody.
+
+Mail is never bounced from here: it would be a bounce of a bounce, and lost. What cannot be read is recorded as
+unreadable; only a fault of our own (configuration, key file, state) defers it.
+
+  --config FILE        postroom.toml; default /etc/postroom/postroom.toml
+  --log DEST           "syslog" or a file, in place of what the configuration says
+  --state DIR          the state directory, in place of what the configuration says
+  --deadline SECONDS   then the mail is deferred; default 250, or what the configuration says
+
+Exit status: 0 recorded, 75 deferred.
+
+Wire it:  postroom wire bounce-record
+Try it:   postroom bounces parse FILE
+          postroom try bounce-record --recipient "$(postroom verp make bob@example.com)" FILE
+"""
+
+import os
+import time
+
+try:
+    from postroom import store
+    from postroom.bounces import events, keys, report, verp
+    from postroom.bounces.values import UNREADABLE
+    from postroom.delivery import Fault, Mail, Outcome, sent
+    from postroom.envelope import localpart
+    from postroom.runners.pipe import run
+except BaseException as error:  # even SystemExit: half a library must not bounce mail
+    os.write(
+        1, f"4.3.5 bounce-record cannot start: {error}".encode(errors="replace")[:400].replace(b"\n", b" ") + b"\n"
+    )
+    os._exit(75)
+
+
+def record(mail: Mail) -> Outcome:
+    now = time.time()
+    try:
+        found = report.read(mail.message)
+        verdict = _verdict(mail, found, now)
+        event = events.event(found, verdict, mail.message.digest(), mail.recipient, mail.queue_id, now)
+        suppress = events.suppressed(found, verdict, mail.queue_id, now)
+    except Fault:
+        raise
+    except Exception as error:  # a message that breaks a reader would do so at each try: kept as what it is, and done
+        mail.log["trouble"] = f"{type(error).__name__}: {error}"
+        found, suppress = report.Report(UNREADABLE), []
+        verdict = verp.Verdict(verp.UNVERIFIED, "the report cannot be read")
+        event = events.event(found, verdict, mail.message.digest(), mail.recipient, mail.queue_id, now)
+    new = store.open(mail.configuration.state, mail.deadline).record(event, suppress)
+    _log(mail, found, verdict, [entry.address for entry in suppress] if new else [], new)
+    return sent(f"recorded: {event.kind}, {event.authentic}" if new else "recorded before")
+
+
+def _verdict(mail: Mail, found: report.Report, now: float) -> verp.Verdict:
+    settings = mail.configuration.bounces
+    if settings is None:
+        return verp.Verdict(verp.UNVERIFIED, "no [bounces] in the configuration")
+    ring = keys.load(settings.key)
+    local, names = localpart(mail.recipient), events.candidates(found)
+    return verp.check(local, names, ring, settings.prefix, now, settings.lifetime)
+
+
+def _log(mail: Mail, found: report.Report, verdict: verp.Verdict, suppressed: list[str], new: bool) -> None:
+    mail.log["kind"] = found.kind
+    mail.log["authentic"] = verdict.authentic
+    if verdict.authentic != verp.VERIFIED:
+        mail.log["because"] = verdict.why
+    if found.recipients:
+        first = found.recipients[0]
+        mail.log["about"] = f"<{first.address}>"
+        mail.log["more"] = len(found.recipients) - 1 or None
+        mail.log["reason"] = first.reason
+        mail.log["reported"] = first.status or None
+    mail.log["suppressed"] = " ".join(f"<{address}>" for address in suppressed) or None
+    mail.log["again"] = None if new else "yes"
+
+
+run(record)
