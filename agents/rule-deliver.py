@@ -24,7 +24,7 @@ What was delivered is recorded before we answer, so that Postfix, asking again a
   --                   after it come the words that pipe(8) fills in: sender=${sender} recipient=${recipient} ...
 
 Wire it:  postroom wire rule-deliver
-Try it:   postroom try rule-deliver --recipient a@example.com < mail
+Try it:   postroom try rule-deliver --recipient a@example.com --stdin MAIL
           postroom explain --at deliver recipient=a@example.com
 """
 

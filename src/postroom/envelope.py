@@ -159,7 +159,9 @@ def extension(address: str, delimiter: str) -> str:
 
 
 def quote(address: str) -> str:
-    """The address as RFC 5321 writes it on the wire: the local part quoted where it must be."""
+    """The address as RFC 5321 writes it on the wire: the local part quoted where it must be; "" for the null one."""
+    if not address:
+        return ""
     local, domain_ = split_address(address)
     words = local.split(".")
     # Characters outside ASCII are atext under SMTPUTF8 (RFC 6531 section 3.3).

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from actions.scripted import Scripted
 
 from postroom.deadline import Deadline
 from postroom.delivery import Mail
@@ -117,6 +118,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    servers: list[Scripted] = []
+
+    def start(*script: object, **options: int) -> Scripted:
+        servers.append(Scripted(*script, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
 
 
 @pytest.fixture(autouse=True)

@@ -197,8 +197,8 @@ def test_past_its_time_it_is_asked_to_end_and_then_ended_with_all_its_children(
     assert run(make_mail(seconds=2), program)[0] == "4.3.0"
     assert 1.7 < time.monotonic() - started < 2
     assert (tmp_path / "asked").exists()
-    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/cmdline")
-    wait_for(lambda: not child.exists() or b"sleep" not in child.read_bytes())
+    line = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/cmdline")
+    wait_for(lambda: not line.exists() or b"sleep" not in line.read_bytes())
 
 
 def test_one_that_does_not_listen_is_ended_in_time(script: Script, make_mail: Make, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def docstring(program: Path) -> str:
 
 def run(program: Path, *arguments: str, library: Path, data: bytes = b"") -> tuple[int, bytes, bytes]:
     done = subprocess.run(
-        [sys.executable, "-s", str(program), *arguments],
+        # -S: an installed postroom must not stand in for what is missing from `library`.
+        [sys.executable, "-S", str(program), *arguments],
         input=data,
         capture_output=True,
         timeout=60,
@@ -155,10 +156,10 @@ def test_each_module_of_the_library_missing_or_broken_defers(program: Path, tmp_
         library = tmp_path / str(number)
         shutil.copytree(ROOT / "src", library, ignore=shutil.ignore_patterns("__pycache__"))
         broken = library / path.relative_to(ROOT / "src")
-        if number % 2:
+        if number % 2 and path.name != "__init__.py":  # without that a folder is a package all the same
             broken.unlink()
         else:
-            broken.write_text("this is not python\n")
+            broken.write_text("def :\n")
         status, output, error = run(program, "--", "sender=", library=library)
         assert status == 75, path
         assert error == b"", path

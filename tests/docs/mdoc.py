@@ -12,6 +12,13 @@ PAGES = sorted(MAN.glob("*.[0-9]"))
 _ESCAPES = {r"\e": "\\", r"\&": "", r"\(dq": '"', r"\-": "-"}
 
 
+def no_library(folder: Path) -> Path:
+    """A folder for PYTHONPATH in which the library is as good as missing, also where it is installed."""
+    (folder / "postroom").mkdir()
+    (folder / "postroom" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'postroom'\")\n")
+    return folder
+
+
 def plain(text: str) -> str:
     """roff's escapes as the characters that a reader sees."""
     return re.sub(r"\\(?:e|&|\(dq|-)", lambda found: _ESCAPES[found[0]], text)

@@ -17,8 +17,8 @@ FOREIGN = {
     "resolv.conf(5)", "sendmail(1)", "smtp(8)", "smtpd(8)", "spawn(8)", "syslog(3)", "transport(5)",
 }  # fmt: skip
 ORDER = [
-    "NAME", "SYNOPSIS", "DESCRIPTION", "SETTINGS", "RULES", "CONDITIONS", "RULE ACTIONS", "TESTS", "JSON", "ENVIRONMENT",
-    "FILES", "EXIT STATUS", "EXAMPLES", "LOGGING", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "CAVEATS",
+    "NAME", "SYNOPSIS", "DESCRIPTION", "SETTINGS", "RULES", "CONDITIONS", "RULE ACTIONS", "TESTS", "JSON",
+    "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "LOGGING", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "CAVEATS",
 ]  # fmt: skip
 
 each = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -8,10 +8,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from docs.mdoc import PAGES, ROOT, displays, page, plain, prose, section, words
+from docs.mdoc import PAGES, ROOT, displays, no_library, page, plain, prose, section, words
 
 from postroom import envelope
 from postroom.postfix.fragment import read
@@ -101,7 +102,11 @@ def test_the_others_know_two(name: str) -> None:
 # Diagnostics: each fault made, and what Postfix would log looked for on the page
 
 
-def run(name: str, *arguments: str, library: Path = ROOT / "src", home: str = "agents") -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def run(name: str, *arguments: str, library: Path = ROOT / "src") -> Done:
+    home = "agents" if name == "rule-deliver" else "bounce"
     return subprocess.run(
         [sys.executable, "-s", str(ROOT / home / f"{name}.py"), *arguments],
         input="Received: by x; Sun, 22 Nov 2026 15:04:54 +0000\nSubject: x\n\nx\n",
@@ -127,11 +132,16 @@ def on_the_page(name: str, said: str) -> bool:
 WORDS = ("--", "sender=b@example.net", "queue_id=4jXYHj0RN5zJJXJ", "recipient=ann@example.com")
 RULE = '[[rule]]\nid = "{}"\nat = "deliver"\nmatch = {{ recipient = "{}" }}\naction = "{}"\n'
 
-Fault = Callable[[Path], str]
 
-
-def _no_rule(folder: Path) -> str:
-    return ""
+def deliver(folder: Path, configuration: str) -> str:
+    """What rule-deliver says, with this configuration, to pipe(8): a deferral."""
+    (folder / "state").mkdir(exist_ok=True)
+    file = folder / "postroom.toml"
+    file.write_text(configuration)
+    place = ("--config", str(file), "--state", str(folder / "state"), "--log", str(folder / "log"))
+    done = run("rule-deliver", *place, "--deadline", "2", *WORDS)
+    assert done.returncode == 75, done
+    return done.stdout
 
 
 def _failing_command(folder: Path) -> str:
@@ -140,43 +150,27 @@ def _failing_command(folder: Path) -> str:
     return RULE.format("x", "ann@example.com", f"command {folder}/ticket")
 
 
-def _list_gone(folder: Path) -> str:
-    return '[list.gone]\nfile = "gone"\n' + RULE.format("listed", "list:gone", "discard")
+FAULTS: dict[str, Callable[[Path], str]] = {
+    "no rule": lambda folder: "",
+    "a command that fails": _failing_command,
+    "a list that is gone": lambda folder: (
+        '[list.gone]\nfile = "gone"\n' + RULE.format("listed", "list:gone", "discard")
+    ),
+    "a wrong key": lambda folder: "\n" * 37 + RULE.format("later", "x", "discard").replace("recipient", "recipent"),
+}
 
 
-def _wrong_key(folder: Path) -> str:
-    head = "".join("#\n" for _ in range(37))
-    return head + RULE.format("later", "x", "discard").replace("match = { recipient", "match = { recipent")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_rule_deliver_are_on_its_page(fault: str, tmp_path: Path) -> None:
+    said = deliver(tmp_path, FAULTS[fault](tmp_path))
+    assert on_the_page("rule-deliver", said), said
 
 
-def _locked(folder: Path) -> str:
-    state = folder / "state"
-    text = f'state = "state"\ndeadline = 1\n{RULE.format("x", "ann@example.com", f"maildir {folder}/mail")}'
-    (folder / "postroom.toml").write_text(text)
-    run("rule-deliver", "--config", str(folder / "postroom.toml"), "--log", str(folder / "log"), *WORDS)
-    # Kept by the function's attribute until the test is over: the lock goes with the connection.
-    connection = sqlite3.connect(next(state.glob("*.db")), isolation_level=None)
-    connection.execute("BEGIN EXCLUSIVE")
-    _held.append(connection)
-    return text.replace("/mail", "/other")
-
-
-_held: list[sqlite3.Connection] = []
-
-
-@pytest.mark.parametrize("fault", [_no_rule, _failing_command, _list_gone, _wrong_key, _locked])
-def test_faults_of_rule_deliver_are_on_its_page(fault: Fault, tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    file = tmp_path / "postroom.toml"
-    file.write_text(fault(tmp_path).replace("[list.gone]", 'state = "state"\n[list.gone]', 1))
-    words_ = ("--", *WORDS[1:3], "recipient=ann@example.com")
-    done = run(
-        "rule-deliver", "--config", str(file), "--state", str(tmp_path / "state"), "--log", str(tmp_path / "log"), *words_
-    )
-    while _held:
-        _held.pop().close()
-    assert done.returncode == 75, done
-    said = re.sub(r"at /\S+ ", "", done.stdout)
+def test_a_locked_state_is_on_the_page(tmp_path: Path) -> None:
+    deliver(tmp_path, RULE.format("x", "ann@example.com", "command /bin/false"))  # makes the database
+    with closing(sqlite3.connect(tmp_path / "state" / "state.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        said = deliver(tmp_path, RULE.format("x", "ann@example.com", "command /bin/true"))
     assert on_the_page("rule-deliver", said), said
 
 
@@ -186,10 +180,11 @@ def test_missing_words_are_on_the_page(tmp_path: Path) -> None:
 
 
 def test_a_missing_library_is_on_the_page(tmp_path: Path) -> None:
-    done = run("rule-deliver", *WORDS, library=tmp_path)
+    library = no_library(tmp_path)
+    done = run("rule-deliver", *WORDS, library=library)
     assert on_the_page("rule-deliver", done.stdout), done.stdout
     for name in ("bounce-record", "notify-record"):
-        done = run(name, *WORDS, library=tmp_path, home="bounce")
+        done = run(name, *WORDS, library=library)
         assert on_the_page(name, done.stdout), done.stdout
 
 
@@ -201,11 +196,11 @@ def test_faults_of_the_key_file_are_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "postroom.toml").write_text('[bounces]\nkey = "key"\ndomain = "bounces.example.com"\n')
     (tmp_path / "state").mkdir()
     place = ("--config", str(tmp_path / "postroom.toml"), "--state", str(tmp_path / "state"), "--log", "/dev/null")
-    said = [run("bounce-record", *place, *WORDS, home="bounce").stdout]
+    said = [run("bounce-record", *place, *WORDS).stdout]
     (tmp_path / "key").write_text("this is no key\n")
-    said.append(run("bounce-record", *place, *WORDS, home="bounce").stdout)
+    said.append(run("bounce-record", *place, *WORDS).stdout)
     os.chmod(tmp_path / "key", 0o600)
-    said.append(run("bounce-record", *place, *WORDS, home="bounce").stdout)
+    said.append(run("bounce-record", *place, *WORDS).stdout)
     assert len(set(said)) == 3
     for one in said:
         assert on_the_page("bounce-record", one), one

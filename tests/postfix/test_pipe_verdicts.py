@@ -98,8 +98,18 @@ NO_TEXT = ("code-alone",)
 # Where the program's whole view is compared: name -> flags, words, sender, recipients at that name's domain.
 VIEWS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "plain": ("", "s=${sender} r=${recipient} o=$original_recipient $nexthop -- $(user) $extension", "a@c.d", ("x+y",)),
-    "several": ("", "a ${recipient} u=${user}x=${extension} ${domain} $mailbox $$x$$ p{$sender}", "-a@c.d", ("x+y", "Z")),
-    "client": ("", "$client_address/$client_hostname/$client_helo/$client_protocol [$sasl_username] z", "a@c.d", ("x",)),
+    "several": (
+        "",
+        "a ${recipient} u=${user}x=${extension} ${domain} $mailbox $$x$$ p{$sender}",
+        "-a@c.d",
+        ("x+y", "Z"),
+    ),
+    "client": (
+        "",
+        "$client_address/$client_hostname/$client_helo/$client_protocol [$sasl_username] z",
+        "a@c.d",
+        ("x",),
+    ),
     "headers": ("DFORX", "${recipient} x", "A@C.test", ("X",)),
     "folded": ("hu", "${recipient} ${original_recipient} ${domain} $user $extension $nexthop", "A@C.test", ("X+Y",)),
     "quoted": ("q", "${recipient} ${sender} ${original_recipient} $mailbox", '"a b"@c.test', ('"x \\" y"',)),

@@ -114,9 +114,7 @@ def test_the_first_line_was_never_rewritten(open_path: Path) -> None:
 
 def test_a_program_that_fails_tells_why(open_path: Path) -> None:
     path = program(open_path / "good", "#!/bin/sh\necho 4.3.5 No module named postroom\nexit 75\n")
-    assert reasons(path) == [
-        f"user nobody cannot run {path} --help (exit status 75): 4.3.5 No module named postroom"
-    ]
+    assert reasons(path) == [f"user nobody cannot run {path} --help (exit status 75): 4.3.5 No module named postroom"]
 
 
 def test_the_environment_is_pipes_not_the_administrators(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +182,10 @@ def test_a_state_directory_that_is_roots(config: Path) -> None:
 def test_a_file_in_the_state_that_root_made(config: Path) -> None:
     file = config.parents[1] / "state" / "state.db"
     file.touch()
-    assert configuration(config)[0] == [f"user nobody cannot write {file}, a file of the state"]
+    assert configuration(config)[0] == [f"user nobody cannot write {file}, a part of the state"]
+    file.unlink()
+    file.mkdir()
+    assert configuration(config)[0] == [f"user nobody cannot write {file}, a part of the state"]
 
 
 def test_a_list_that_only_root_reads(config: Path) -> None:

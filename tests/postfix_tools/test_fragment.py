@@ -126,6 +126,14 @@ def test_filling_in_changes_three_words(program: str) -> None:
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 3
 
 
+def test_what_stands_behind_the_double_dash_is_not_filled_in() -> None:
+    text = "p unix - n n - - pipe user=a argv=/p --config=/c -- argv=x user=y --config z\n"
+    assert (
+        filled(text, "/q", "b", "/d")
+        == "p unix - n n - - pipe user=b argv=/q --config=/d -- argv=x user=y --config z\n"
+    )
+
+
 @given(st.text(max_size=5))
 def test_what_would_break_master_cf_is_refused(text: str) -> None:
     path = f"/opt/{text}"

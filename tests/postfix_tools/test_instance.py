@@ -74,13 +74,17 @@ def test_it_starts_again_with_the_same_queue_and_port(postfix: Instance) -> None
 
 
 def test_programs_of_pipe_are_ended_too_and_nobody_elses() -> None:
-    sleeper = "sleeper unix - n n - - pipe user=nobody argv=/bin/sleep 300\n"
+    # By themselves, with an environment of their own, and as the child of such a one.
+    sleeper = "sleeper unix - n n - - pipe user=nobody argv=/bin/sh -c\n"
+    sleeper += (
+        "  {/bin/sleep 300 & env -i /bin/sleep 301 & env -i setsid /bin/sleep 302 & exec env -i /bin/sleep 303}\n"
+    )
     bystander = subprocess.Popen(["/bin/sleep", "300"], env={"MAIL_CONFIG": "/etc/postfix"})
     with Instance(parameters={"default_transport": "sleeper:"}, services=sleeper) as started:
         with started.session() as session:
             session.mail("a@client.test", ["b@x.test"], MESSAGE)
         end = time.monotonic() + 30
-        while not (found := commands(started)):
+        while len(found := commands(started)) < 4:
             assert time.monotonic() < end
             time.sleep(0.05)
         directory = started.directory

@@ -75,6 +75,8 @@ def test_false_settles_it_whatever_is_unknown(rules: Load) -> None:
         ('match = { primary_mx = "x.example" }\nunless = { client_address = "10.0.0.0/8" }', []),
         ('any = [ { primary_mx = "x.example" }, { client_address = "10.0.0.0/8" } ]', []),
         ('match = { recipient = ["list:l", "r@y.example"] }', []),
+        ('unless = { primary_mx = "x.example", client_address = "192.0.2.0/24" }', []),
+        ('any = [ { primary_mx = "x.example", client_address = "192.0.2.0/24" } ]', []),
     ],
 )
 def test_cheap_conditions_come_first_and_end_it(rules: Load, conditions: str, asked: list[str]) -> None:
@@ -275,7 +277,7 @@ MAILDIR = one("deliver", "", "maildir /srv/{recipient_domain}/{recipient_localpa
     [
         "../../etc/passwd@x.example", "..@x.example", ".@x.example", ".hidden@x.example", "a/b@x.example", "@x.example",
         "a@..", "a@../..", "a\0b@x.example", "a\nb@x.example", "a" * 201 + "@x.example", "é" * 101 + "@x.example", "a",
-        "", "a@",
+        "", "a@", "\ud800@x",
         "/@x.example", "a@/", "a@.x.example",
     ],
 )  # fmt: skip

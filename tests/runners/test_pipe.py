@@ -21,7 +21,9 @@ class Program:
         self.file = folder / "odd-handler.py"
         self.logfile = folder / "log"
         head = "from postroom.delivery import *\nfrom postroom.runners.pipe import run\n"
-        self.file.write_text('"""odd-handler - a test\n\nusage."""\n' + head + textwrap.dedent(body) + "\nrun(deliver)\n")
+        self.file.write_text(
+            '"""odd-handler - a test\n\nusage."""\n' + head + textwrap.dedent(body) + "\nrun(deliver)\n"
+        )
 
     def start(self, *options: str, envelope: list[str] = ENVELOPE) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(

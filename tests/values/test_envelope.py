@@ -83,6 +83,7 @@ def test_the_extension_follows_postfix(address: str, delimiter: str, expected: s
         ("a@b@x", '"a@b"@x'),
         ("jürgen@x", "jürgen@x"),
         ("bare", "bare"),
+        ("", ""),
     ],
 )
 def test_quote_writes_what_rfc5321_wants(address: str, expected: str) -> None:

@@ -200,4 +200,4 @@ def header_lines(mail: Mail) -> bytes:
 
 
 def _header_value(address: str) -> bytes:
-    return quote(address).encode("utf-8", "surrogateescape").translate(_CONTROLS) if address else b""
+    return quote(address).encode("utf-8", "surrogateescape").translate(_CONTROLS)

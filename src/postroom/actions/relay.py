@@ -149,7 +149,7 @@ def _wire(address: str) -> bytes | None:
     """The address as MAIL and RCPT take it; None where it cannot be written: a line end in it would be a command."""
     if any(ord(c) < 32 or ord(c) == 127 for c in address):
         return None
-    return quote(address).encode("utf-8", "surrogateescape") if address else b""
+    return quote(address).encode("utf-8", "surrogateescape")
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
 
 from postroom import __version__
+
+# Wrong usage of any verb ends with 64 (EX_USAGE), as everywhere in mail; click's own status is 2.
+click.UsageError.exit_code = os.EX_USAGE
 
 # verb -> (module:object, one line for --help). Written out: to know what there is, read one list.
 VERBS: dict[str, tuple[str, str]] = {

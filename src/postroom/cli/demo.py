@@ -51,7 +51,7 @@ def _tell(lab: Lab, number: int) -> list[Line]:
     title, name = CASES[number - 1]
     click.echo()
     click.secho(f"{number}. {title}", bold=True)
-    told = []
+    told: list[Line] = []
     case = iter(load(name)(lab))
     while True:
         _progress("...")

@@ -78,7 +78,7 @@ class Explanation:
     effect: str
 
 
-@click.command(cls=Verb, context_settings={"ignore_unknown_options": True})
+@click.command(cls=Verb)
 @click.option("--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, type=click.Path())
 @click.option("--at", "stage", default="rcpt", show_default=True, type=click.Choice(keys.STAGES), help="The stage.")
 @click.option("--message", type=click.Path(exists=True, dir_okay=False), help="A message, for header keys.")

@@ -99,7 +99,8 @@ def because(rule: RuleView) -> str:
     """Why a rule matched, as a sentence for somebody who has never seen a rule."""
     if not rule.conditions:
         return "this rule has no conditions"
-    reasons = [_reason(condition) for condition in rule.conditions if _counts(condition)]
+    counting = sorted(filter(_counts, rule.conditions), key=lambda condition: condition.place == "unless")
+    reasons = [_reason(condition) for condition in counting]
     if len(reasons) < 2:
         return "".join(reasons)
     return ", ".join(reasons[:-1]) + ", and " + reasons[-1]

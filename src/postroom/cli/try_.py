@@ -163,12 +163,15 @@ def configured(directory: str | None) -> Postconf | None:
     """The Postfix whose queue directory and environment to use; None where none is set up."""
     try:
         postconf = Postconf(directory)
-        postconf.get("queue_directory")
-    except PostconfError as error:
-        if directory is not None:
-            raise Misused(str(error)) from None
-        return None
-    return postconf
+    except PostconfError:
+        if directory is None:
+            return None
+        raise Misused(f"--postfix {directory}: no Postfix is installed") from None
+    if (postconf.directory / "main.cf").is_file():
+        return postconf
+    if directory is not None:
+        raise Misused(f"{postconf.directory}/main.cf does not exist")
+    return None
 
 
 def surroundings(user: str | None, postconf: Postconf | None) -> Surroundings:

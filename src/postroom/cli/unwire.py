@@ -35,7 +35,8 @@ def command(programs: tuple[str, ...], directory: Path | None, dry_run: bool, ye
             unwiring.remove(fragment)
         if unwiring.reasons:
             raise Refusal(unwiring.reasons)
-        done = carry_out(postconf, files.changes(), [], dry_run, yes)
+        # Backwards: main.cf names nothing any more when it goes.
+        done = carry_out(postconf, files.changes()[::-1], [], dry_run, yes)
     if done:
         click.echo("left to do:")
         for fragment in fragments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -16,5 +17,15 @@ class Verb(click.Command):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
-            error.exit_code = os.EX_USAGE  # type: ignore[misc]  # declared on the class, read from the instance
-            raise
+            raise _usage(error) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _usage(error) from None
+
+
+def _usage(error: click.UsageError) -> click.UsageError:
+    error.exit_code = os.EX_USAGE  # type: ignore[misc]  # declared on the class, read from the instance
+    return error

@@ -176,11 +176,13 @@ def unwritable(state: str) -> str:
         return f"state directory {state}"
     with os.scandir(state) as entries:
         # One file made by root, by running a command as root, locks the program out.
-        return next((f"{entry.path}, a file of the state" for entry in entries if not writable(entry)), "")
+        return next((f"{entry.path}, a part of the state" for entry in entries if not writable(entry)), "")
 
 
 def writable(entry: os.DirEntry[str]) -> bool:
-    return not entry.is_file(follow_symlinks=False) or os.access(entry.path, os.R_OK | os.W_OK)
+    """Whether this process can change a file, or what is in a folder."""
+    need = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir(follow_symlinks=False) else 0)
+    return entry.is_symlink() or os.access(entry.path, need)
 
 
 def advice(state: str, user: str) -> str:

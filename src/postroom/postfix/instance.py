@@ -147,7 +147,7 @@ class Instance:
         self.keep = keep
         self.smtpd = smtpd
         self.services = services
-        folder = Path(tempfile.gettempdir(), f"postroom-{secrets.token_hex(4)}") if directory is None else Path(directory)
+        folder = Path(directory or Path(tempfile.gettempdir(), f"postroom-{secrets.token_hex(4)}"))
         # A folder that was there is not ours to remove, only what we make in it.
         self._own_folder = not folder.exists()
         self.directory = self._folder(folder.resolve())
@@ -174,11 +174,14 @@ class Instance:
         working directory: one parent of mode 700 (a home, or mkdtemp's own 700) and every one of them fails, each in
         another way.
         """
-        if not directory.exists():
+        made = not directory.exists()
+        if made:
             directory.mkdir(parents=True)
             directory.chmod(0o755)
         shut = shut_folder(directory)
         if shut is not None:
+            if made:
+                directory.rmdir()
             raise InstanceError(f"{shut}: other users than its owner cannot enter it; choose another folder (TMPDIR)")
         return directory
 
@@ -224,15 +227,18 @@ class Instance:
 
     def stop(self) -> None:
         """End Postfix and every program it started; the folder stays, and `start` goes on with the same queue."""
+        # Looked up before the daemons end: what they started is then still seen to be theirs.
+        opened = processes.handles(processes.of_postfix(self.config_directory))
         try:
             if self.running:
                 self._postfix("stop", STOP_SECONDS)
         finally:
+            processes.end(opened)
             for _ in range(STOP_ROUNDS):
                 left = processes.of_postfix(self.config_directory)
                 if not left:
                     break
-                processes.end(left)
+                processes.end(processes.handles(left))
 
     def close(self) -> None:
         """`stop`, and remove the folder unless it is to be kept."""

@@ -15,7 +15,7 @@ from pathlib import Path
 POLL_SECONDS = 0.02
 
 DELIVERY = re.compile(
-    r"""^(?P<time>\w{3}\ [ \d]\d\ [\d:]{8}|\S+)\ \S+\ \S+?/(?P<service>[^\s\[]+)\[\d+\]:
+    r"""^(?:\w{3}\ [ \d]\d\ [\d:]{8}|\S+)\ \S+\ \S+?/(?P<service>[^\s\[]+)\[\d+\]:
         \ (?P<queue_id>[0-9A-Za-z]+):
         \ to=<(?P<recipient>.*?)>,(?:\ orig_to=<(?P<original>.*?)>,)?
         \ relay=(?P<relay>.*?),\ .*?\bdsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}),

@@ -63,7 +63,6 @@ class Verdict:
     run: Run | None = None
 
 
-
 def judge(run: Run, program: str, service: str) -> Verdict:
     """The verdict of pipe_command.c, in its order: time limit, signal, status in the output, exit status."""
     text = printable(run.output)

@@ -50,35 +50,46 @@ def family() -> set[int]:
 
 
 def of_postfix(config_directory: Path) -> list[int]:
-    """The living processes of the Postfix with this configuration, and those in a session that one of them leads."""
+    """The living processes of the Postfix with this configuration, their children and whoever is in their sessions."""
     mark = b"MAIL_CONFIG=" + os.fsencode(config_directory)
     own = family()
     # A process on a terminal is a person's shell with MAIL_CONFIG exported; Postfix's have none.
-    found = {
+    living = {
         pid: fields
         for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
         if pid not in own and (fields := stat_fields(pid)) and fields[0] != "Z" and fields[TERMINAL] == "0"
     }
-    marked = {pid for pid in found if mark in environment(pid)}
-    sessions = {found[pid][SESSION] for pid in marked} - {str(os.getsid(0))}
-    return sorted(pid for pid in found if pid in marked or found[pid][SESSION] in sessions)
+    found = {pid for pid in living if mark in environment(pid)}
+    more = found
+    while more:
+        sessions = {living[pid][SESSION] for pid in more} - {str(os.getsid(0))}
+        parents = {str(pid) for pid in more}
+        # One that a program started with an environment of its own has no mark.
+        more = {pid for pid, is_in in living.items() if is_in[SESSION] in sessions or is_in[PARENT] in parents} - found
+        found |= more
+    return sorted(found)
 
 
-def end(pids: list[int]) -> None:
-    """SIGTERM to each, then SIGKILL to those that stay. A pidfd names a process even if its number is used again."""
-    handles = []
+def handles(pids: list[int]) -> list[int]:
+    """A pidfd for each that still lives: it names the process even if its number is used again."""
+    opened = []
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            handles.append(os.pidfd_open(pid))
+            opened.append(os.pidfd_open(pid))
+    return opened
+
+
+def end(opened: list[int]) -> None:
+    """SIGTERM to each, then SIGKILL to those that stay; closes the handles."""
     try:
         for number, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
-            for handle in handles:
+            for handle in opened:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, number)
-            if gone(handles, patience):
+            if gone(opened, patience):
                 return
     finally:
-        for handle in handles:
+        for handle in opened:
             os.close(handle)
 
 

@@ -38,10 +38,10 @@ class Files:
     master: MasterFile
     main: MainFile
     table: str | None
-    before: tuple[str, str, str | None] = field(init=False)
+    before: tuple[str | None, str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = (self.master.text, self.main.text, self.table)
+        self.before = (self.table, self.master.text, self.main.text)
 
     @classmethod
     def read(cls, postconf: Postconf) -> Files:
@@ -63,8 +63,9 @@ class Files:
 
     def changes(self) -> list[Change]:
         """The files whose text is another now."""
-        names = ("master.cf", "main.cf", FILTER_FILE)
-        after = (self.master.text, self.main.text, self.table)
+        # In the order in which to write them: what main.cf names is there before it is named.
+        names = (FILTER_FILE, "master.cf", "main.cf")
+        after = (self.table, self.master.text, self.main.text)
         return [
             Change(self.directory / name, old, new)
             for name, old, new in zip(names, self.before, after, strict=True)

@@ -114,7 +114,11 @@ def _path(template: tuple[Any, ...], values: list[str], before: list[str]) -> st
         if value[:1] in ("", ".") or "/" in value or any(c < " " or c == "\x7f" for c in value):
             raise Unsafe(source)
     path = "".join(values)
-    if any(len(component.encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT for component in path.split("/")):
+    try:
+        longest = max(map(len, path.encode("utf-8", "surrogateescape").split(b"/")))
+    except UnicodeEncodeError:  # no bytes could have been read as this
+        raise Unsafe(source) from None
+    if longest > COMPONENT_LIMIT:
         raise Unsafe(source)
     return path
 

@@ -65,7 +65,6 @@ class SqliteStore:
         self.deadline = deadline
         self._directory = directory
         self._path = f"{directory}/{files.DATABASE}"
-        self._lock_fd = -1
         self._inode = (0, 0)
         self._connection: sqlite3.Connection | None = None
 
@@ -128,9 +127,6 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
 
     def _event(self, number: int, key: bytes, at: int, kind: str, authentic: str, queue_id: str) -> Event:
         recipients = [Reported(*row) for row in self._read(schema.RECIPIENTS, (number,))]
@@ -158,15 +154,14 @@ class SqliteStore:
                 raise Fault("the state cannot be opened") from Detail(f"{self._path}: {error}")
 
     def _locked(self, step: Callable[[], T]) -> T:
-        if self._lock_fd < 0:
-            path = files.provide(self._directory, files.LOCK)
-            self._lock_fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if not lock.take(self._lock_fd, self.deadline):
-            raise Fault("the state is locked") from Detail(f"{self._directory}/{files.LOCK}")
+        path = files.provide(self._directory, files.LOCK)
+        turn = lock.Turn(path)
+        if not turn.take(self.deadline):
+            raise Fault("the state is locked") from Detail(path)
         try:
             return step()
         finally:
-            lock.give(self._lock_fd)
+            turn.give()
 
     def _open(self) -> sqlite3.Connection:
         """The connection; a new one where the file behind it was deleted or replaced, as by a restored backup."""
