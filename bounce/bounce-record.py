@@ -21,7 +21,7 @@ Exit status: 0 recorded, 75 deferred.
 
 Wire it:  postroom wire bounce-record
 Try it:   postroom bounces parse FILE
-          postroom try bounce-record --recipient "$(postroom verp make bob@example.com)" FILE
+          postroom try bounce-record --stdin FILE --recipient "$(postroom verp make bob@example.com)"
 """
 
 import os

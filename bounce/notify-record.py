@@ -19,7 +19,7 @@ Exit status: 0 recorded, 75 deferred.
 
 Wire it:  postroom wire notify-record
 Try it:   postroom bounces parse FILE
-          postroom try notify-record FILE
+          postroom try notify-record --stdin FILE
 """
 
 import os

@@ -15,6 +15,7 @@ import pytest
 from docs.mdoc import PAGES, ROOT, displays, no_library, page, plain, prose, section, words
 
 from postroom import envelope
+from postroom.bounces import keys, verp
 from postroom.postfix.fragment import read
 from postroom.rules.settings import DEFAULT_DEADLINE, DEFAULT_STATE
 from postroom.runners import options, pipe, stdio
@@ -71,6 +72,15 @@ def test_the_words_after_the_options() -> None:
 @pytest.mark.parametrize("name", ["bounce-record", "notify-record"])
 def test_events_are_kept_as_long_as_the_page_says(name: str) -> None:
     assert f"for {EVENT_LIFETIME // 86400} days" in prose(section(page(f"{name}.8"), "FILES"))
+
+
+def test_the_signed_address_is_one(tmp_path: Path) -> None:
+    (shown,) = [text.strip() for text in displays(page("bounce-record.8")) if text.startswith("bounces+")]
+    key = keys.Key("b", b"x" * 16)
+    verdict = verp.check(envelope.localpart(shown), [], [key], "bounces", 0.0, 86400.0)
+    assert verdict.authentic == verp.FORGED, "the tag has another form, or key, than the programs know"
+    made = verp.make(key, "bounces", "bob@example.net", 1.8e9)
+    assert (len(made), made[-16:]) == (len(envelope.localpart(shown)), "-bob=example.net")
 
 
 # Exit statuses

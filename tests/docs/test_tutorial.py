@@ -32,6 +32,7 @@ class Desk:
 
     def __init__(self, folder: Path, programs: Path, postfix: Instance, server: str) -> None:
         self.folder = folder
+        self.programs = programs
         self.postfix = postfix
         self.log = folder / "log"
         self.texts = {
@@ -59,6 +60,7 @@ postroom() {{
     mx) command postroom mx --server {server} "$@" ;;
     wire) command postroom wire --postfix {config} --config {toml} --user nobody "$@" ;;
     unwire) command postroom unwire --postfix {config} "$@" ;;
+    try) command postroom try --user nobody "$@" ;;
     esac
 }}
 """
@@ -145,6 +147,18 @@ def test_from_nothing_to_the_rule_and_back(desk: Desk) -> None:
 
     desk.type(block("rm -r"))
     assert not any((desk.folder / name).exists() for name in ("etc", "state", "opt"))
+
+
+def test_a_handler_is_tried_as_the_text_says(desk: Desk) -> None:
+    """The first program and the first command of docs/writing-a-handler.md; without the folder of tickets it defers."""
+    handler = ROOT / "docs" / "writing-a-handler.md"
+    program = desk.folder / "ticket-deliver"
+    program.write_text(fenced(handler, "python")[0].replace("/opt/postroom/bin", str(desk.programs)))
+    program.chmod(0o755)
+    shown = desk.type(f"cd {desk.folder}; {fenced(handler, 'sh')[0].rstrip()} || [ $? = 75 ]")
+    assert "ended    with exit status 75" in shown
+    assert "output   4.3.0 tickets are closed at the moment" in shown
+    assert "Postfix  dsn=4.3.0, status=deferred (tickets are closed at the moment" in shown
 
 
 def test_every_command_of_the_tutorial_was_typed() -> None:

@@ -57,11 +57,12 @@ def test_twenty_writers_at_once_lose_nothing_and_none_starves(state: Path, spawn
 
         return writer
 
+    start = time.monotonic()
     crowd = [spawn(work(number)) for number in range(CROWD)]
     waits = [float(process.heard()) for process in crowd]
     assert [process.end() for process in crowd] == [0] * CROWD
-    # SQLite's own busy handler lets one writer of twenty wait for the whole run, over 4 s.
-    assert max(waits) < 3
+    # SQLite's own busy handler lets one writer of twenty wait for the whole run; a disk may be slow for everybody.
+    assert max(waits) < max(3, (time.monotonic() - start) / 2)
     one = store.open(str(state), Deadline(5))
     assert len(list(one.suppressions())) == len(list(one.events())) == CROWD * rounds
     for number in range(CROWD):

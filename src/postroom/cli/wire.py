@@ -100,7 +100,8 @@ def allowed(fragments: list[Fragment], folder: Path, user: str, config: Path, po
         reasons += access.program_reasons(folder / fragment.program, given, user)
     finding = access.configuration(config, given, user)
     if reasons or finding.reasons:
-        raise Refusal(reasons + finding.reasons)
+        # Several programs, one shut folder: once is enough.
+        raise Refusal(list(dict.fromkeys(reasons + finding.reasons)))
     return finding.deadline
 
 

@@ -65,6 +65,7 @@ class SqliteStore:
         self.deadline = deadline
         self._directory = directory
         self._path = f"{directory}/{files.DATABASE}"
+        self._lock_fd = -1
         self._inode = (0, 0)
         self._connection: sqlite3.Connection | None = None
 
@@ -127,6 +128,9 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def _event(self, number: int, key: bytes, at: int, kind: str, authentic: str, queue_id: str) -> Event:
         recipients = [Reported(*row) for row in self._read(schema.RECIPIENTS, (number,))]
@@ -142,6 +146,7 @@ class SqliteStore:
 
     def _try(self, step: Callable[[], T]) -> T:
         """`step`, tried again while somebody else holds the database, up to the deadline."""
+        start = time.monotonic()
         while True:
             try:
                 return step()
@@ -149,19 +154,20 @@ class SqliteStore:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code not in _BUSY or lock.over(self.deadline):
                     raise Fault(_FAULTS.get(code, "the state cannot be used")) from Detail(f"{self._path}: {error}")
-                lock.pause(self.deadline)
+                lock.pause(self.deadline, start)
             except OSError as error:
                 raise Fault("the state cannot be opened") from Detail(f"{self._path}: {error}")
 
     def _locked(self, step: Callable[[], T]) -> T:
-        path = files.provide(self._directory, files.LOCK)
-        turn = lock.Turn(path)
-        if not turn.take(self.deadline):
-            raise Fault("the state is locked") from Detail(path)
+        if self._lock_fd < 0:
+            path = files.provide(self._directory, files.LOCK)
+            self._lock_fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not lock.take(self._lock_fd, self.deadline):
+            raise Fault("the state is locked") from Detail(f"{self._directory}/{files.LOCK}")
         try:
             return step()
         finally:
-            turn.give()
+            lock.give(self._lock_fd)
 
     def _open(self) -> sqlite3.Connection:
         """The connection; a new one where the file behind it was deleted or replaced, as by a restored backup."""
