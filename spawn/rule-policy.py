@@ -26,6 +26,7 @@ import sys
 try:
     from postroom.dns import Resolver
     from postroom.policy import PolicyRequest
+    from postroom.rules import STAGE_OF_STATE
     from postroom.runners.stdio import run
     from postroom.sources import Sources
     from postroom.store import open as open_store
@@ -37,24 +38,9 @@ except BaseException as error:  # whatever is missing: no reply, so that Postfix
         syslog.syslog(syslog.LOG_ERR, f"error: NOQUEUE: fault=import ({error})"[:500].replace("\0", "?"))
     os._exit(75)
 
-# Postfix's protocol_state (SMTPD_POLICY_README) and the name of that stage in rules. A VRFY is a question about a
-# recipient; BDAT is DATA under another name.
-STAGES = {
-    "CONNECT": "connect",
-    "EHLO": "helo",
-    "HELO": "helo",
-    "MAIL": "mail",
-    "RCPT": "rcpt",
-    "VRFY": "rcpt",
-    "DATA": "data",
-    "BDAT": "data",
-    "END-OF-MESSAGE": "end-of-message",
-    "ETRN": "etrn",
-}
-
 
 def decide(request: PolicyRequest) -> str:
-    stage = STAGES.get(request.get("protocol_state", ""))
+    stage = STAGE_OF_STATE.get(request.get("protocol_state", ""))
     if stage is None:
         return "DUNNO"  # a state of some later Postfix: no rule can be meant for it
     decision = _sources(request).decide(stage, request)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 import click
 
 from postroom.cli.trace import Style, rule_lines
-from postroom.cli.verb import Verb
 from postroom.config import FILE_LIMIT, Configuration, contents
 from postroom.rules import Decision
 from postroom.rules.check import check
@@ -45,7 +44,7 @@ class Result:
         return said and self.case.expect_rule in (None, self.decision.rule)
 
 
-@click.command(cls=Verb)
+@click.command()
 @click.argument("file", metavar="[FILE]", default=DEFAULT_CONFIG, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the fields are in postroom(1).")
 @click.pass_context

@@ -19,7 +19,6 @@ import click
 from postroom import config, store
 from postroom.cli.check import DEFAULT_CONFIG
 from postroom.cli.trace import Style, because, rule_lines
-from postroom.cli.verb import Verb
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.message import Message
@@ -78,7 +77,7 @@ class Explanation:
     effect: str
 
 
-@click.command(cls=Verb)
+@click.command()
 @click.option("--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, type=click.Path())
 @click.option("--at", "stage", default="rcpt", show_default=True, type=click.Choice(keys.STAGES), help="The stage.")
 @click.option("--message", type=click.Path(exists=True, dir_okay=False), help="A message, for header keys.")

@@ -12,7 +12,6 @@ import click
 
 from postroom import config, store
 from postroom.cli.check import DEFAULT_CONFIG
-from postroom.cli.verb import Verb
 from postroom.config import Configuration
 from postroom.deadline import Deadline
 from postroom.status import ConfigurationFault, Fault, clean
@@ -32,26 +31,12 @@ json_option = click.option(
 
 
 class Group(click.Group):
-    """Verbs below a verb, with the exit statuses of all verbs."""
-
-    command_class = Verb
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as error:
-            error.exit_code = os.EX_USAGE  # type: ignore[misc]  # declared on the class, read from the instance
-            raise
+    """Verbs over the state, with the exit statuses of a fault."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """A fault is one line on standard error, and its status: 78 for the configuration, 75 for the rest."""
         try:
             return super().invoke(ctx)
-        except click.UsageError as error:
-            error.exit_code = os.EX_USAGE  # type: ignore[misc]  # declared on the class, read from the instance
-            raise
         except Fault as fault:
             cause = f": {fault.__cause__}" if fault.__cause__ else ""
             click.echo(f"postroom: {clean(str(fault) + cause)}", err=True)

@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 
-from postroom.cli.verb import Verb
 from postroom.postfix import entry
 from postroom.postfix.emulator import COMMAND_TIME_LIMIT, Surroundings, attempt
 from postroom.postfix.fragment import NoFragment, read
@@ -42,12 +41,6 @@ ATTRIBUTES = {
 }
 
 
-class Misused(click.UsageError):
-    """Options that do not go together: the exit status of every wrong usage."""
-
-    exit_code = os.EX_USAGE
-
-
 def macro_options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each macro of pipe(8) that describes the client."""
     for name, value in reversed(ATTRIBUTES.items()):
@@ -63,7 +56,7 @@ def known_flags(context: click.Context, parameter: click.Parameter, value: str |
     return value
 
 
-@click.command(cls=Verb, short_help="Run a program as pipe(8) would, and say what Postfix would do.")
+@click.command(short_help="Run a program as pipe(8) would, and say what Postfix would do.")
 @click.argument("program")
 @click.argument("words", nargs=-1)
 @click.option("--user", metavar="USER[:GROUP]", help="Who runs it: postroom or nobody; without root yourself.")
@@ -122,7 +115,7 @@ def described(path: str, words: tuple[str, ...], options: dict[str, Any]) -> tup
     recipients = options["recipients"] or ("recipient@example.com",)
     originals = options["originals"] or recipients
     if len(originals) != len(recipients):
-        raise Misused("give --original-recipient as often as --recipient, or not at all")
+        raise click.UsageError("give --original-recipient as often as --recipient, or not at all")
     null_sender = options["null_sender"]
     request = Request(
         sender=options["sender"],
@@ -147,7 +140,7 @@ def from_fragment(path: str, config: str) -> tuple[tuple[str, ...], dict[str, st
     except NoFragment:
         return (), {}
     if fragment.service.command != "pipe":
-        raise Misused(f"{fragment.program} is run by {fragment.service.command}(8), not by pipe(8)")
+        raise click.UsageError(f"{fragment.program} is run by {fragment.service.command}(8), not by pipe(8)")
     known = entry.command(fragment.service)
     return tuple(config if word == known.config else word for word in known.words), known.attributes
 
@@ -166,11 +159,11 @@ def configured(directory: str | None) -> Postconf | None:
     except PostconfError:
         if directory is None:
             return None
-        raise Misused(f"--postfix {directory}: no Postfix is installed") from None
+        raise click.UsageError(f"--postfix {directory}: no Postfix is installed") from None
     if (postconf.directory / "main.cf").is_file():
         return postconf
     if directory is not None:
-        raise Misused(f"{postconf.directory}/main.cf does not exist")
+        raise click.UsageError(f"{postconf.directory}/main.cf does not exist")
     return None
 
 
@@ -180,7 +173,7 @@ def surroundings(user: str | None, postconf: Postconf | None) -> Surroundings:
         return Surroundings.of_pipe(user or default_user(), postconf)
     own = pwd.getpwuid(os.geteuid()).pw_name
     if user not in (None, own):
-        raise Misused(f"only root can run a program as {user}")
+        raise click.UsageError(f"only root can run a program as {user}")
     return Surroundings.of_pipe(own, postconf)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from postroom.cli.verb import Verb
 from postroom.cli.wire import carry_out, postfix_option, refusals
 from postroom.postfix.commit import Refusal
 from postroom.postfix.fragment import read
@@ -14,7 +13,7 @@ from postroom.postfix.postconf import Postconf
 from postroom.postfix.wiring import Files, Unwiring
 
 
-@click.command(cls=Verb, short_help="Take programs out of Postfix again.")
+@click.command(short_help="Take programs out of Postfix again.")
 @click.argument("programs", metavar="PROGRAM...", nargs=-1, required=True)
 @postfix_option
 @click.option("--dry-run", is_flag=True, help="Print the change and stop.")

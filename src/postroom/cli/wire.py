@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from postroom.cli.verb import Verb
 from postroom.postfix import access
 from postroom.postfix.commit import Change, Refusal, commit, rehearse
 from postroom.postfix.fragment import Fragment, NoFragment, read
@@ -35,7 +34,7 @@ def postfix_option(function: click.decorators.FC) -> click.decorators.FC:
     )(function)
 
 
-@click.command(cls=Verb, short_help="Add programs to Postfix's master.cf and main.cf.")
+@click.command(short_help="Add programs to Postfix's master.cf and main.cf.")
 @click.argument("programs", metavar="PROGRAM...", nargs=-1, required=True)
 @postfix_option
 @click.option("--user", default=DEFAULT_USER, metavar="USER[:GROUP]", show_default=True, help="Who runs the programs.")

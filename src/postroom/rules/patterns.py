@@ -1,33 +1,38 @@
 r"""Which regular expressions a stranger's text may be put to.
 
 Python's engine backtracks. Strangers choose the text, so a pattern that can be read in many ways over one text is a way
-to stop the mail: `(a+)+$` takes 2^n steps. Refused here, with a hint:
+to stop the mail: `(a+)+$` takes 2^n steps. So a pattern's steps are estimated here, from above:
 
-* an unbounded repetition inside another one, and a bounded one there that may end in several places: `(a{1,3})+`;
-* alternatives that can start alike inside an unbounded repetition: `(a|ab)*`;
-* more than two unbounded repetitions that what follows does not end, as in `.*a.*b.*c`: each multiplies the steps by
-  the length of the text. (`\w+\.\w+` has none: no dot is a word character, so there is one place to stop.)
+* A repetition inside another one that can be read in several ways, `(a+)+`, `(a{1,3})+`, or alternatives there that can
+  start alike, `(a|ab)*`: the steps double with each character. Refused.
+* Else they grow with a power of the text's length n: n for the places to start at (not with `^`), n for each unbounded
+  repetition that what follows does not end (`.*a`; but `\w+@` ends where the `@` is, which `\w` cannot read), and n to
+  read the next one. What is left are factors: `a?` and `a{1,3}` before an `a`.
 
-With that, and with a limit to the length of the text, the worst case is a fraction of a second. Doubt refuses: a
-pattern that looks back at its groups, say, is not understood here.
+From that follows the longest text which is done in STEPS. A pattern is refused if even an address could be too long;
+a longer text than that leaves the rule undecided. Doubt refuses: a pattern that looks back at its groups, say.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from typing import Any
+from math import factorial
+from typing import Any, NamedTuple
 
 from postroom.rules.problems import Refused
 
-# One repetition that may end anywhere is what "contains" needs; a second lets a pattern have a middle.
-_AMBIGUOUS_LIMIT = 2
+# The engine takes from 10^7 of the slowest to 10^8 of the quickest steps a second: half a second at worst.
+STEPS = 5e6
 
-# The longest text, in characters, that a pattern with so many of them is put to: the steps grow with the square of
-# its length, or with two with the cube. About 0.3 s each in the worst case; a longer text leaves the rule undecided.
-TEXT_LIMITS = (8192, 8192, 500)
+# An address has at most 254 characters (RFC 5321 section 4.5.3.1.3: 256 with its brackets), a domain name 253.
+LEAST_TEXT = 256
+MOST_TEXT = 8192
 
-# Above this a bounded repetition counts as unbounded: `(a{1,30}){1,30}` is no better than `(a+)+`.
+# Where factors stop growing: beyond any that passes, and short of numbers that take long themselves.
+_TOO_MUCH = 10**12
+
+# Above this a bounded repetition counts as unbounded.
 _BOUND = 16
 
 # Sets of characters are taken over Latin-1, and beyond it over one letter, digit, blank and sign for all others.
@@ -39,9 +44,27 @@ _CATEGORIES = {"WORD": r"\w", "DIGIT": r"\d", "SPACE": r"\s"}
 _SIMPLE = ("LITERAL", "NOT_LITERAL", "ANY", "IN")
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _NESTED = (
-    "has a repetition inside an unbounded one that can be read in several ways; a text made for it keeps it busy for "
-    "years. Write it with one: a+ instead of (a+)+"
+    "has a repetition inside another that can be read in several ways; a text made for it keeps it busy for years. "
+    "Write it with one: a+ instead of (a+)+"
 )
+
+
+class Cost(NamedTuple):
+    """Of a part of a pattern: unbounded repetitions, how many of them may end in several places, factor of the rest."""
+
+    unbounded: int = 0
+    ambiguous: int = 0
+    factor: int = 1
+
+    def times(self, most: int) -> Cost:
+        return Cost(self.unbounded * most, self.ambiguous * most, min(self.factor**most, _TOO_MUCH))
+
+    def then(self, other: Cost) -> Cost:
+        factor = min(self.factor * other.factor, _TOO_MUCH)
+        return Cost(self.unbounded + other.unbounded, self.ambiguous + other.ambiguous, factor)
+
+    def worst(self, other: Cost) -> Cost:
+        return Cost(*map(max, self, other))
 
 
 def check(pattern: str) -> int:
@@ -52,24 +75,33 @@ def check(pattern: str) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             re.compile(pattern, re.IGNORECASE)
-            tree = re._parser.parse(pattern, re.IGNORECASE)  # type: ignore[attr-defined]  # re has no public parser
+            tree = list(re._parser.parse(pattern, re.IGNORECASE))  # type: ignore[attr-defined]  # re has no public parser
     except (re.error, RecursionError, OverflowError, Warning) as error:
         raise Refused(f"is no regular expression of Python's: {error}") from error
-    found = _sequence(list(tree), [])
-    if found > _AMBIGUOUS_LIMIT:
+    cost = _sequence(tree, [])
+    power = (0 if _anchored(tree) else 1) + min(cost.unbounded, cost.ambiguous + 1)
+    limit = int((STEPS * factorial(power) / cost.factor) ** (1 / power)) if power else MOST_TEXT
+    if limit < LEAST_TEXT or cost.factor > STEPS / MOST_TEXT:
         raise Refused(
-            f"has {found} unbounded repetitions that what follows does not end, expected at most {_AMBIGUOUS_LIMIT}: "
-            "slow over a text made for it. Say what ends each, as in [^@]*@ instead of .*@"
+            "could keep busy for long over a text made for it: too many repetitions that what follows does not end. "
+            "Say what ends each, as in [^@]*@ instead of .*@, and begin with ^ where that is meant"
         )
-    return TEXT_LIMITS[found]
+    return min(limit, MOST_TEXT)
 
 
-def _sequence(items: list[Any], rest: list[Any]) -> int:
-    """How many repetitions among the items, `rest` following them, may end in more than one place."""
-    return sum(_item(item, items[index + 1 :] + rest) for index, item in enumerate(items))
+def _anchored(tree: list[Any]) -> bool:
+    return bool(tree) and str(tree[0][1]) in ("AT_BEGINNING", "AT_BEGINNING_STRING")
 
 
-def _item(item: Any, rest: list[Any]) -> int:
+def _sequence(items: list[Any], rest: list[Any]) -> Cost:
+    """The cost of the items, `rest` following them."""
+    cost = Cost()
+    for index, item in enumerate(items):
+        cost = cost.then(_item(item, items[index + 1 :] + rest))
+    return cost
+
+
+def _item(item: Any, rest: list[Any]) -> Cost:
     operation, argument = str(item[0]), item[1]
     if operation in _REPEATS:
         return _repeat(argument, rest)
@@ -78,25 +110,36 @@ def _item(item: Any, rest: list[Any]) -> int:
     if operation == "ATOMIC_GROUP":
         return _sequence(list(argument), rest)
     if operation == "BRANCH":
-        return max(_sequence(list(branch), rest) for branch in argument[1])
+        return _branch(argument[1], rest)
     if operation in ("ASSERT", "ASSERT_NOT"):
         return _sequence(list(argument[1]), [])
     if operation in (*_SIMPLE, "AT"):
-        return 0
+        return Cost()
     raise Refused(f"uses {operation.lower()}, of which it cannot be said how long it takes over a text made for it")
 
 
-def _repeat(argument: Any, rest: list[Any]) -> int:
-    _, most, body = argument
+def _branch(branches: list[Any], rest: list[Any]) -> Cost:
+    worst = Cost()
+    for branch in branches:
+        worst = worst.worst(_sequence(list(branch), rest))
+    return worst.then(Cost(factor=1 if _distinct(branches) else len(branches)))
+
+
+def _repeat(argument: Any, rest: list[Any]) -> Cost:
+    least, most, body = argument
     items = list(body)
+    ended = _ended(_characters(items), rest)
     if most <= _BOUND:
-        return int(most) * _sequence(items, (items if most > 1 else []) + rest)
+        inner = _sequence(items, (items if most > 1 else []) + rest).times(most)
+        return inner if ended or least == most else inner.then(Cost(factor=int(most - least) + 1))
     _repeated(items, items)
-    return 0 if _ended(_characters(items), rest) else 1
+    if not rest:
+        return Cost()  # what ends the pattern never has to try again
+    return Cost(1, 0 if ended else 1, 1)
 
 
 def _repeated(items: list[Any], rest: list[Any]) -> None:
-    """Inside an unbounded repetition there must be one way only to read a text; `rest` begins it again."""
+    """Inside a repetition there must be one way only to read a text; `rest` begins it again."""
     for index, (operation, argument) in enumerate(items):
         name, following = str(operation), items[index + 1 :] + rest
         if name in _REPEATS:
@@ -107,11 +150,12 @@ def _repeated(items: list[Any], rest: list[Any]) -> None:
         elif name == "SUBPATTERN":
             _repeated(list(argument[3]), following)
         elif name == "BRANCH":
-            _distinct(argument[1])
+            if not _distinct(argument[1]):
+                raise Refused("has alternatives that can start alike inside a repetition, as in (a|ab)*")
             for branch in argument[1]:
                 _repeated(list(branch), following)
         elif name not in (*_SIMPLE, "AT"):
-            raise Refused(f"uses {name.lower()} inside an unbounded repetition")
+            raise Refused(f"uses {name.lower()} inside a repetition")
 
 
 def _ended(repeated: frozenset[str], rest: list[Any]) -> bool:
@@ -125,13 +169,15 @@ def _ended(repeated: frozenset[str], rest: list[Any]) -> bool:
     return True  # the end of the pattern: what was read is enough
 
 
-def _distinct(branches: list[Any]) -> None:
+def _distinct(branches: list[Any]) -> bool:
+    """Whether the first character tells which of the alternatives it is."""
     seen: frozenset[str] = frozenset()
     for branch in branches:
         first = _single(branch[0]) if len(branch) and str(branch[0][0]) in _SIMPLE else _ALL
         if first & seen:
-            raise Refused("has alternatives that can start alike inside an unbounded repetition, as in (a|ab)*")
+            return False
         seen |= first
+    return True
 
 
 def _characters(items: Any) -> frozenset[str]:

@@ -40,3 +40,11 @@ def load(name: str) -> Case:
     module, _, function = name.partition(":")
     case: Case = getattr(import_module(f"postroom.lab.cases.{module}"), function)
     return case
+
+
+def short(reply: object) -> str:
+    """The reply, less the words that Postfix puts before every policy text."""
+    if reply is None:
+        return "nothing"
+    code, _, text = str(reply).replace("\n", " ").partition("Recipient address rejected: ")
+    return f"{' '.join(code.split()[:2])} ... {text}" if text else code

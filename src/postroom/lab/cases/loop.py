@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from postroom.lab.cases import Line
+from postroom.lab.cases import Line, short
 from postroom.lab.lab import Lab
 
 GONE, GOOD = "gone@home.test", "good@home.test"
@@ -15,7 +15,7 @@ def closes(lab: Lab) -> Iterator[Line]:
     reply, _ = lab.rcpt(GONE)
     yield Line(
         f"RCPT TO:<{GONE}>",
-        f"replied {reply}",
+        f"replied {short(reply)}",
         "nothing is known against it yet",
         reply is not None and reply.code == 250,
     )
@@ -28,7 +28,10 @@ def _bounce_comes_back(lab: Lab, signed: str) -> Iterator[Line]:
     queue_id = lab.send(GONE, sender=signed)
     found = lab.wait(queue_id, GONE)
     yield Line(
-        f"{queue_id} from <{signed}>", f"status={found.status} dsn={found.dsn}", found.text, found.status == "bounced"
+        f"{queue_id} from <{signed}>",
+        f"status={found.status} dsn={found.dsn}",
+        found.text.strip(),
+        found.status == "bounced",
     )
     dsn = lab.postfix.log.wait_for(rf"{queue_id}: sender non-delivery notification: (\w+)").group(1)
     recorded = lab.wait(dsn, signed)
@@ -52,7 +55,7 @@ def _refused_from_now_on(lab: Lab) -> Iterator[Line]:
     text = str(reply)
     yield Line(
         f"RCPT TO:<{GONE}>",
-        f"replied {text[:110]}",
+        f"replied {short(reply)}",
         "rule suppressed-recipient",
         reply is not None and reply.code == 550 and "since 20" in text and "5.1.1" in text,
     )
@@ -62,7 +65,7 @@ def _refused_from_now_on(lab: Lab) -> Iterator[Line]:
     reply, _ = lab.rcpt(GONE)
     yield Line(
         "postroom suppress remove, RCPT again",
-        f"replied {reply}",
+        f"replied {short(reply)}",
         "the suppression is undone",
         reply is not None and reply.code == 250,
     )
@@ -82,7 +85,7 @@ def _forgeries(lab: Lab, signed: str) -> Iterator[Line]:
         yield Line(
             f"{title}, says {GOOD} failed",
             f"status={found.status}, recorded as {event}, {len(suppressed)} suppressed",
-            f"RCPT TO:<{GOOD}> is answered {reply}",
+            f"RCPT TO:<{GOOD}> is answered {short(reply)}",
             found.status == "sent"
             and event in ("unverified", "forged")
             and not suppressed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from postroom.lab.cases import Line
+from postroom.lab.cases import Line, short
 from postroom.lab.lab import Lab
 
 REPLY_521 = "521 5.7.1 mail for {recipient} does not go through {primary_mx}"
@@ -41,7 +41,7 @@ def _reply_521(lab: Lab) -> Line:
     rule = _rule(lab, own)
     return Line(
         "RCPT TO:<listed@victim.test>",
-        f"replied {_short(reply)}, then {'closed' if closed else 'went on'}",
+        f"replied {short(reply)}, then {'closed' if closed else 'went on'}",
         f'{rule}, with action = "521 ..." in place of HANGUP',
         reply is not None and reply.code == 521 and closed and "through mx1.shadysmtpd.test" in reply.text,
     )
@@ -51,7 +51,7 @@ def _accepted(lab: Lab, recipient: str, why: str) -> Line:
     reply, closed = lab.rcpt(recipient)
     return Line(
         f"RCPT TO:<{recipient}>",
-        f"replied {_short(reply)}",
+        f"replied {short(reply)}",
         why,
         reply is not None and reply.code == 250 and not closed,
     )
@@ -62,7 +62,7 @@ def _servfail_defers(lab: Lab) -> Line:
     reply, closed = lab.rcpt("listed@broken.test")
     return Line(
         "RCPT TO:<listed@broken.test>",
-        f"replied {_short(reply)}",
+        f"replied {short(reply)}",
         f'{_rule(lab, own)}: SERVFAIL, and the rule says on_error = "defer"',
         reply is not None and reply.code == 450 and not closed,
     )
@@ -70,11 +70,3 @@ def _servfail_defers(lab: Lab) -> Line:
 
 def _rule(lab: Lab, since: int) -> str:
     return "rule " + lab.log.wait_for(r"rule=([\w-]+)", since=since, timeout=10).group(1)
-
-
-def _short(reply: object) -> str:
-    """The reply, less the words that Postfix puts before every policy text."""
-    if reply is None:
-        return "nothing"
-    code, _, text = str(reply).replace("\n", " ").partition("Recipient address rejected: ")
-    return f"{' '.join(code.split()[:2])} ... {text}" if text else code
