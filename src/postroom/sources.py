@@ -61,6 +61,12 @@ class Sources:
         self._resolver = resolver
         self._open_store = open_store
         self._store: Store | None = None
+        self._answers: dict[str, Callable[[Any], Any]] = {
+            "list": self._list,
+            "header": self._header,
+            "suppressed": self._suppressed,
+            "mx": self._mx,
+        }
 
     def decide(self, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Decision:
         """Run the rules of a stage to their decision."""
@@ -76,7 +82,7 @@ class Sources:
     def answer(self, question: Question) -> Any:
         """The answer in the form that Question says, or Unknown."""
         try:
-            return getattr(self, f"_{question.kind}")(question.argument)
+            return self._answers[question.kind](question.argument)
         except Fault as fault:
             return Unknown(str(fault))
         except OSError as error:

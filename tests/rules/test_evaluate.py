@@ -413,7 +413,7 @@ def test_no_attribute_of_a_stranger_breaks_a_decision(data: st.DataObject) -> No
     ruleset = _every_key()
     attributes = {name: data.draw(hostile | st.text(max_size=20)) for name in keys.attributes()}
     answers = {"mx": SHADY, "suppressed": None}
-    start = time.perf_counter()
+    start = time.process_time()
     for stage in ("rcpt", "deliver", "end-of-message"):
         steps = decide(ruleset, stage, attributes)
         try:
@@ -422,7 +422,7 @@ def test_no_attribute_of_a_stranger_breaks_a_decision(data: st.DataObject) -> No
                 question = steps.send(answers[question.kind])
         except StopIteration as end:
             assert end.value.action
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 _compiled: list[Any] = []

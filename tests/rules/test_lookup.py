@@ -82,9 +82,9 @@ def test_a_glob_is_what_the_regular_expression_says(pattern: str, text: str) -> 
 
 
 def test_a_glob_made_to_be_slow_is_not() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert not glob_matches(tuple(("*a" * 200 + "*b").split("*")), "a" * 1_000_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @given(st.ip_addresses(), st.ip_addresses(), st.integers(0, 128))

@@ -80,6 +80,6 @@ def test_whatever_passes_is_done_soon(candidate: str, body: str, end: str) -> No
     except Refused:
         return
     text = (body * limit)[: limit - len(end)] + end
-    start = time.perf_counter()
+    start = time.process_time()
     re.search(candidate, text, re.IGNORECASE)
-    assert time.perf_counter() - start < 3, candidate
+    assert time.process_time() - start < 3, candidate

@@ -1,6 +1,6 @@
 """Signed envelope senders: a bounce that comes to one proves which mail, to whom, it answers.
 
-    bounces+b2vbqz6n4c5ugh2yfoaxk7-bob=example.com@bounces.example.com
+    bounces+b2vbqz6n4c5ugh2yfoaxk-bob=example.com@bounces.example.com
             |\\__/\\______________/ \\_____________/
             | day       MAC        the recipient, where it fits
             key id

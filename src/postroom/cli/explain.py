@@ -143,8 +143,11 @@ def explain(configuration: Configuration, stage: str, given: Given, message: Mes
     attributes = dict(given.attributes)
     if stage in _STATES:
         attributes.setdefault("protocol_state", _STATES[stage])
-    base = Sources(configuration, _resolver(configuration), lambda: store.open(configuration.state, deadline))
-    base.message, base.deadline = message, deadline
+    dns = configuration.dns
+    resolver = Resolver(dns.servers, dns.port, dns.timeout)
+    base = Sources(
+        configuration, resolver, lambda: store.open(configuration.state, deadline), message=message, deadline=deadline
+    )
     headers = given.headers if given.headers or message is None else None
     sources = Timed(base, attributes, given.mx, given.sender_mx, given.suppressed, headers)
     sources.asked = []
@@ -159,11 +162,6 @@ def explain(configuration: Configuration, stage: str, given: Given, message: Mes
         _reply(stage, decision, attributes),
         actions.effect(stage, decision.action),
     )
-
-
-def _resolver(configuration: Configuration) -> Resolver:
-    dns = configuration.dns
-    return Resolver(dns.servers, dns.port, dns.timeout)
 
 
 def _reply(stage: str, decision: Decision, attributes: dict[str, str]) -> str:
