@@ -44,8 +44,8 @@ def decide(request: PolicyRequest) -> str:
     if stage is None:
         return "DUNNO"  # a state of some later Postfix: no rule can be meant for it
     decision = _sources(request).decide(stage, request)
-    for rule, action in decision.shadow:
-        request.log["shadow"] = f"{rule}: {action}"
+    if decision.shadow:
+        request.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
     if decision.rule is not None:
         request.log["rule"] = decision.rule
         request.log["on_error"] = decision.reason if decision.on_error else None

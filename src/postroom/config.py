@@ -223,6 +223,8 @@ def _keep(place: str, stamp: tuple[Any, ...], compiled: dict[str, Any]) -> None:
     try:
         if not os.path.isdir(os.path.dirname(place)):
             os.mkdir(os.path.dirname(place), 0o700)
+        elif not _ours(os.stat(os.path.dirname(place))):
+            os.chmod(os.path.dirname(place), 0o700)  # or what is kept there would never be used
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError):
         return

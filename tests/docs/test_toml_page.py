@@ -165,7 +165,8 @@ def test_states_of_mx() -> None:
 
 def test_limits_of_patterns() -> None:
     text = prose(section(PAGE, "Kinds of values", "Ss"))
-    assert f"more than {patterns.TEXT_LIMITS[0]} characters, or of more than {patterns.TEXT_LIMITS[2]} for" in text
+    assert f"more than {patterns.MOST_TEXT} characters" in text
+    assert f"down to {patterns.LEAST_TEXT}" in text
 
 
 def test_the_order_of_a_lookup() -> None:

@@ -105,7 +105,7 @@ WRONG = [
     (RULE + 'match = { client_address = "10.0.0.0/33" }\n', 5, "match.client_address", "0 to 32"),
     (RULE + 'match = { client_address = "10.*" }\n', 5, "match.client_address", "expected an address or a network"),
     (RULE + 'match = { client_address = "re:x" }\n', 5, "match.client_address", "a pattern cannot be used here"),
-    (RULE + 'match = { sender = "re:(a+)+" }\n', 5, "match.sender", "inside an unbounded one"),
+    (RULE + 'match = { sender = "re:(a+)+" }\n', 5, "match.sender", "inside another"),
     (RULE + 'match = { sasl_username = "a\\nb" }\n', 5, "match.sasl_username", "line end"),
     (RULE + "match = { suppressed.since = 1 }\n", 5, "match.suppressed.since", "unknown key"),
     (DELIVER + 'match = { client_adress = "::1" }\n', 5, "match.client_adress", 'did you mean "client_address"?'),
