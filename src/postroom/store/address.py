@@ -20,7 +20,7 @@ def fold(address: str) -> str:
 
         local = unicodedata.normalize("NFC", local)
         domain = _a_labels(domain)
-    return f"{local}@{domain}".lower() if domain else local.lower()
+    return f"{local}@{domain}".lower() if "@" in address else local.lower()
 
 
 def _a_labels(domain: str) -> str:
