@@ -18,6 +18,9 @@ from postroom.status import clean, cut
 MAX_LINE = 2000
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
+# O_NONBLOCK: a FIFO that nobody reads must not hold mail up.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
 _program = "postroom"
 _destination = "syslog"
 
@@ -79,7 +82,7 @@ def _append(text: str) -> None:
     stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
     prefix = f"{stamp} {os.uname().nodename.partition('.')[0]} postroom/{_program}[{os.getpid()}]: "
     try:
-        fd = os.open(_destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(_destination, _FLAGS, 0o640)
     except OSError:
         return
     try:

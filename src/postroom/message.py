@@ -147,10 +147,10 @@ def _text(raw: bytes) -> str:
     if "=?" not in value or "?=" not in value:
         return value
     import binascii
-    from email.errors import HeaderParseError
+    from email.errors import MessageError
     from email.header import decode_header, make_header
 
     try:
         return str(make_header(decode_header(value)))
-    except (HeaderParseError, LookupError, UnicodeError, ValueError, binascii.Error):
+    except (MessageError, LookupError, UnicodeError, ValueError, binascii.Error):
         return value  # an encoding that does not exist, or is broken: the raw words are what there is

@@ -229,3 +229,44 @@ def test_a_hundred_megabytes_do_not_fill_the_memory(tmp_path: Path) -> None:
     """
     data = b"0123456789abcdef" * (100 * 65536)
     assert Program(tmp_path, deliver(body)).run(data=data) == (0, f"{len(data)} True\n".encode())
+
+
+def test_half_a_message_is_not_delivered_when_postfix_is_stopped(tmp_path: Path) -> None:
+    """What `postfix stop` does: pipe(8) dies while it hands the message over, and its end of the pipe closes."""
+    program = Program(tmp_path, deliver("import os\nos.system('echo delivered')\nreturn sent('kept')"))
+    stand_in = f"""
+import os, subprocess, sys
+process = subprocess.Popen({[sys.executable, str(program.file), "--log", str(program.logfile), "--", *ENVELOPE]!r},
+    stdin=subprocess.PIPE, stdout=open({str(tmp_path / "answer")!r}, "wb"), stderr=subprocess.STDOUT)
+process.stdin.write(b"Subject: half\\n\\n" + b"x" * 200_000)
+process.stdin.flush()
+os.kill(os.getpid(), 9)
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", stand_in], stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == -signal.SIGKILL
+        end = time.monotonic() + 20
+        while not (answer := (tmp_path / "answer").read_bytes()) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert answer == b"4.3.0 Postfix has stopped in the middle of the message\n"
+        assert "delivered" not in program.log
+
+
+def test_a_child_that_only_forks_neither_answers_nor_holds_the_answer_up(tmp_path: Path) -> None:
+    body = """
+    import os, time
+    if os.fork():
+        return sent('by the parent')
+    time.sleep(3)
+    return bounced('by the child', '5.1.1')
+    """
+    program = Program(tmp_path, deliver(body))
+    before = time.monotonic()
+    assert program.run() == (0, b"by the parent\n")
+    assert time.monotonic() - before < 2.5
+
+
+def test_a_child_that_never_stops_printing_does_not_hold_the_answer_up(tmp_path: Path) -> None:
+    body = "import os, time\nif os.fork(): time.sleep(0.3); return sent('kept')\n"
+    program = Program(tmp_path, deliver(body + "while True: os.write(1, b'y' * 1000)"))
+    assert program.run("--deadline", "20") == (0, b"kept\n")

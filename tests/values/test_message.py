@@ -57,13 +57,15 @@ def test_no_place_to_spool_is_an_oserror_and_nothing_else() -> None:
 def test_headers_are_unfolded_decoded_and_found_in_any_case() -> None:
     message = Message.of(
         b"From MAILER-DAEMON Sun\nSubject: =?utf-8?q?caf=C3=A9?=\n and more\nX-One: 1\nx-one:\t2\n"
-        b"Raw: caf\xc3\xa9\nBroken: =?no-such-charset?b?AAAA?=\nLatin: \xe9\n\nSubject: in the body\n"
+        b"Raw: caf\xc3\xa9\nBroken: =?no-such-charset?b?AAAA?=\nLatin: \xe9\n"
+        b"Odd: =?\xff?b?AAAA?=\n\nSubject: in the body\n"
     )
     assert message.header("subject") == "café and more"
     assert message.headers("X-ONE") == ["1", "2"]
     assert message.header("raw") == "café"
     assert message.header("broken") == "=?no-such-charset?b?AAAA?="
     assert message.header("latin") == "\udce9"
+    assert message.header("odd") == "=?\udcff?b?AAAA?="
     assert message.header("missing") is None
 
 
@@ -72,6 +74,12 @@ def test_headers_are_unfolded_decoded_and_found_in_any_case() -> None:
 )
 def test_mail_without_a_header_has_none(data: bytes) -> None:
     assert Message.of(data).header("subject") is None
+
+
+@given(st.binary(max_size=30), st.sampled_from([b"q", b"b", b"Q", b"x"]), st.binary(max_size=60))
+def test_no_encoded_word_upsets_the_header_reader(charset: bytes, encoding: bytes, text: bytes) -> None:
+    word = b"=?" + charset + b"?" + encoding + b"?" + text + b"?="
+    assert len(Message.of(b"Subject: " + word.replace(b"\n", b"") + b"\n\n").headers("subject")) == 1
 
 
 @given(st.binary(max_size=300))

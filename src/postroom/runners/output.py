@@ -20,6 +20,9 @@ MAX_LINES = 50
 MAX_BYTES = 8192
 _CHUNK = 65536
 
+# Reads at the end: what a pipe can hold, and a little of what comes meanwhile.
+DRAIN = 64
+
 
 class Captured:
     """Descriptors 1 and 2 as a pipe of our own, whose lines are logged."""
@@ -65,8 +68,9 @@ class Captured:
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        while self._read_some():
-            pass
+        for _ in range(DRAIN):  # a child that goes on printing must not hold the answer up
+            if not self._read_some():
+                break
         with self._lock:
             self._line(self._rest)
             self._report_dropped()

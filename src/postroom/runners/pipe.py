@@ -48,15 +48,20 @@ DEFAULT_DEADLINE = 250.0
 # The thread that watches the deadline gets this long before the kernel ends the process.
 GRACE = 5.0
 
+# proc(5): field 9 of /proc/PID/stat, the seventh behind the name, holds the kernel's flags (include/linux/sched.h).
+_FLAGS_FIELD = 6
+_PF_EXITING = 0x4
+
 # Big messages are spooled here: a place of the system's, so that a handler without any state can take them.
 SPOOL_DIRECTORIES = ("/var/tmp", "/tmp")  # noqa: S108 - opened with O_TMPFILE: no name, nothing to race for
 
 
 def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
     """Call `deliver` for each recipient of the one mail on descriptor 0, answer pipe(8), and leave."""
+    parent = os.getppid()
     answer = Answer()
     try:
-        _run(deliver, answer)
+        _run(deliver, answer, parent)
     except BaseException as error:  # whatever it is, SystemExit included: our fault, so the mail is deferred
         answer.give(_failed(error, "runner", ""))
 
@@ -91,8 +96,13 @@ class Answer:
     def __init__(self) -> None:
         import _thread
 
-        self._fd = os.dup(1)  # not inherited by the handler's children
+        self._fd = os.dup(1)  # closed on exec, and here for a child that only forks: Postfix waits for the last one
+        self._pid = os.getpid()
         self._once = _thread.allocate_lock()
+        os.register_at_fork(after_in_child=self._close)
+
+    def _close(self) -> None:
+        os.close(self._fd)
 
     def give(self, outcome: Outcome) -> NoReturn:
         if outcome.kind == SENT:
@@ -103,6 +113,8 @@ class Answer:
         # Taken and never given back: where the deadline passes while the answer is being given, one of the two
         # is told to Postfix, never both.
         self._once.acquire()
+        if os.getpid() != self._pid:
+            os._exit(EX_TEMPFAIL)  # a handler's child that has come back from it: the answer is its parent's
         try:
             os.write(self._fd, output)
         except OSError:
@@ -112,7 +124,7 @@ class Answer:
         os._exit(status)
 
 
-def _run(deliver: Callable[[Mail], Outcome], answer: Answer) -> NoReturn:
+def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoReturn:
     options = Options()
     try:
         parse(sys.argv[1:], options)
@@ -125,7 +137,7 @@ def _run(deliver: Callable[[Mail], Outcome], answer: Answer) -> NoReturn:
     envelope = parse_arguments(options.words)
     captured = Captured(envelope.queue_id)
     _watch(deadline, answer, captured, envelope.queue_id)
-    message = _read_message()
+    message = _read_message(parent)
     service = Service(options, deadline)
     outcomes = []
     for recipient in envelope.recipients:
@@ -180,14 +192,37 @@ def _combined(outcomes: list[Outcome]) -> Outcome:
     )
 
 
-def _read_message() -> Message:
+def _read_message(parent: int) -> Message:
+    """All of the message. The end of the pipe is its end only as long as pipe(8) lives.
+
+    `postfix stop` ends pipe(8) in the middle of handing a message over, and what came until then looks whole.
+    """
     for directory in SPOOL_DIRECTORIES:
         if os.path.isdir(directory):
             break
     try:
-        return Message.read(0, directory)
+        message = Message.read(0, directory)
     except OSError as error:
         raise Fault(f"cannot take the message: {os.strerror(error.errno or 0)}") from error
+    if not _lives(parent):
+        raise Fault("Postfix has stopped in the middle of the message")
+    return message
+
+
+def _lives(parent: int) -> bool:
+    """Whether the process that started us is there, and not about to end.
+
+    The kernel marks a process (PF_EXITING) before it closes its descriptors, and gives its children to another parent
+    only after that: whoever reads the end of a pipe that a dying process held finds one of the two.
+    """
+    if os.getppid() != parent or (parent == 1 and os.getsid(0) == os.getpid()):
+        return False  # pipe(8) makes us leader of a session and is never process 1: it had died before we looked
+    try:
+        with open(f"/proc/{parent}/stat", "rb", 0) as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except OSError:
+        return os.getppid() == parent  # no /proc, or one that hides other users' processes
+    return not int(fields[_FLAGS_FIELD]) & _PF_EXITING and os.getppid() == parent
 
 
 def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str) -> None:
