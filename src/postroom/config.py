@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_STATE = "/var/lib/postroom"
 
 # Goes up with every change to what is cached, so that one version never runs what another compiled.
-FORMAT = 1
+FORMAT = 2
 
 # A file that changed this shortly ago could change again without its times telling (they tick in some milliseconds).
 SETTLED = 2.0

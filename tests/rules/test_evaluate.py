@@ -290,7 +290,7 @@ def test_no_stranger_leads_a_path_astray(rules: Load, recipient: str) -> None:
 @pytest.mark.parametrize(
     ("recipient", "path"),
     [
-        ("bob@X.example", "/srv/X.example/bob"),
+        ("Bob@X.example", "/srv/x.example/bob"),
         ("a@b@x.example", "/srv/x.example/a@b"),
         ("a b\"'$(id)@x.example", "/srv/x.example/a b\"'$(id)"),
         ("\udcff@x.example", "/srv/x.example/\udcff"),
@@ -299,6 +299,12 @@ def test_no_stranger_leads_a_path_astray(rules: Load, recipient: str) -> None:
 )
 def test_odd_addresses_that_are_names_of_files(rules: Load, recipient: str, path: str) -> None:
     assert rules(MAILDIR).decide("deliver", {"recipient": recipient}).words == ("maildir", path)
+
+
+@pytest.mark.parametrize("recipient", ["bob@x.example", "Bob@x.example", "BOB+news@X.example", "bob+@x.example"])
+def test_all_spellings_of_a_recipient_share_one_mailbox(rules: Load, recipient: str) -> None:
+    by_user = rules(one("deliver", "", "maildir /srv/{recipient_user}"))
+    assert by_user.decide("deliver", {"recipient": recipient}).words == ("maildir", "/srv/bob")
 
 
 @given(st.text(alphabet=st.sampled_from("ab./\\@\0\n \udcff+é") | st.characters(), max_size=30))

@@ -128,5 +128,5 @@ action = "discard listed"
 id     = "mailboxes"
 at     = "deliver"
 match  = {{ recipient_domain = "home.test" }}
-action = "maildir {folder}/mail/{{recipient_localpart}}"
+action = "maildir {folder}/mail/{{recipient_user}}"
 '''

@@ -184,7 +184,7 @@ class _Conditions:
         return match if match.shown else None
 
     def _possible(self, key: Key, match: Match) -> None:
-        known = self._stage in key.known or key.part in ("extension", "domain", "localpart")
+        known = self._stage in key.known or key.part in ("localpart", "user", "extension", "domain")
         if "" in match.entries and not known:
             raise Refused(f"can never match: an empty {key.name} means unknown at {self._stage}")
         if ("=", 0) in match.numbers and not known:

@@ -82,7 +82,8 @@ _ATTRIBUTES: dict[str, tuple[str, frozenset[str], frozenset[str]]] = {
     "mail_version": ("text", _SMTP, _NONE),
 }
 
-_PART_KINDS = {"localpart": "fold", "domain": "domain", "extension": "fold"}
+# user is what pipe(8) calls $user: the local part without its extension.
+_PART_KINDS = {"localpart": "fold", "user": "fold", "extension": "fold", "domain": "domain"}
 _MX_PARTS = {"primary_mx": "mx", "any_mx": "mx", "every_mx": "mx", "mx_state": "mx_state"}
 
 

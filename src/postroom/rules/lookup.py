@@ -116,7 +116,7 @@ def glob_matches(pieces: tuple[str, ...], text: str) -> bool:
 
 
 def part_of(text: str, part: str, delimiter: str) -> str:
-    """A part of an address: localpart, domain or extension; all of it where no part is asked for."""
+    """A part of an address: localpart, user, extension or domain; all of it where no part is asked for."""
     if not part:
         return text
     local, at, domain = text.rpartition("@")
@@ -124,4 +124,5 @@ def part_of(text: str, part: str, delimiter: str) -> str:
         return domain if at else ""
     if part == "extension":
         return extension(text, delimiter)
-    return local if at else text
+    local = local if at else text
+    return without_extension(local, delimiter) if part == "user" else local

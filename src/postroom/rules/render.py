@@ -2,7 +2,8 @@
 
 Slots say what a stranger's text may do in a word
     text      anything, as one line without control characters, cut to TEXT_LIMIT bytes
-    path      one component of a path each: no slash, not hidden, not empty, of a length every file system takes
+    path      one component of a path each: no slash, not hidden, not empty, of a length every file system takes;
+              folded to lower case, as virtual(8) and local(8) look a mailbox up: Bob@ and bob@ are one person
     argument  anything a program's argument can hold; no option, unless "--" stands before it
     token     letters, digits and a few signs: it goes to Postfix, which parses it
 """
@@ -113,7 +114,7 @@ def _path(template: tuple[Any, ...], values: list[str], before: list[str]) -> st
         # Empty would make "/srv/x/" or "/srv/x/.", the folder above; a first dot "..", or a file that is not seen.
         if value[:1] in ("", ".") or "/" in value or any(c < " " or c == "\x7f" for c in value):
             raise Unsafe(source)
-    path = "".join(values)
+    path = "".join(v if p.__class__ is str else v.lower() for p, v in zip(template, values, strict=True))
     try:
         longest = max(map(len, path.encode("utf-8", "surrogateescape").split(b"/")))
     except UnicodeEncodeError:  # no bytes could have been read as this
