@@ -7,15 +7,17 @@ SOURCE := $(shell find pyproject.toml README.md src agents spawn bounce master.c
 .PHONY: demo test check bench clean
 
 demo: $(VENV)/installed      ## real mail through a private Postfix, case by case
+	@tools/root demo
 	@tools/debian postfix nsd
 	@$(VENV)/bin/postroom demo $(DEMO)
 
 test: $(VENV)/installed      ## every test, those against real Postfix included
+	@tools/root test
 	@tools/debian postfix nsd
 	@$(VENV)/bin/pytest -q $(TEST)
 
 check: $(VENV)/installed     ## silent when all is well
-	@tools/debian mandoc
+	@tools/debian mandoc groff-base
 	@tools/check $(VENV)/bin
 
 bench: $(VENV)/installed     ## what is measured, and against what: benchmarks/README.md

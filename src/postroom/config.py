@@ -140,6 +140,9 @@ def _why(error: Exception) -> str:
 
 
 def _compiled(path: str, content: bytes) -> dict[str, Any]:
+    if not content.strip():
+        # What an editor that writes in place, or a full disk, leaves for a moment: no rules is not what it says.
+        raise ConfigurationFault(f"{os.path.basename(path)}: is empty")
     from postroom.rules.check import check
     from postroom.rules.compile import compile_model
     from postroom.rules.read import Unreadable, parse

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from postroom.config import contents, identity
+from postroom.config import SETTLED, contents, identity
 from postroom.rules import Unknown
 from postroom.rules.evaluate import decide
 from postroom.rules.lookup import fold, in_nets, keys_of, parse_ip, part_of
@@ -249,9 +249,21 @@ def table(kind: str, where: Any) -> Table:
     data, seen = contents(where, LIST_LIMIT)
     if b"\0" in data:
         raise ConfigurationFault(f"{where}: is not a text file")
+    if not data and _just_written(where):
+        raise ConfigurationFault(f"{where}: is empty, and has only just been written to")
     text = data.decode("utf-8", "surrogateescape")
     known = _read[kind, where] = Table((_texthash if kind == "texthash" else _plain)(text, where), seen)
     return known
+
+
+def _just_written(path: str) -> bool:
+    """`sort > list` empties the file first and fills it later; in between nobody is on the list."""
+    import time
+
+    try:
+        return abs(time.time() - os.stat(path).st_mtime) < SETTLED
+    except OSError:
+        return True
 
 
 def _plain(content: str, path: str) -> dict[str, bool | str]:

@@ -67,10 +67,17 @@ def test_what_a_configuration_holds(tmp_path: Path) -> None:
     assert [rule[0] for rule in loaded.rules["stages"]["rcpt"]] == ["r"]
 
 
-def test_an_empty_file_has_defaults(tmp_path: Path) -> None:
-    loaded = load(str(written(tmp_path, "")))
+def test_a_file_that_says_nothing_has_defaults(tmp_path: Path) -> None:
+    loaded = load(str(written(tmp_path, "# nothing yet\n")))
     assert (loaded.state, loaded.log, loaded.deadline, loaded.bounces) == ("/var/lib/postroom", "syslog", 250.0, None)
     assert loaded.dns.servers == ()
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n\n"])
+def test_an_empty_file_is_one_that_is_being_written(tmp_path: Path, content: str) -> None:
+    (tmp_path / "postroom.toml").write_text(content)
+    with pytest.raises(ConfigurationFault, match=r"postroom\.toml: is empty"):
+        load(str(tmp_path / "postroom.toml"))
 
 
 def test_the_command_line_may_name_another_state(tmp_path: Path) -> None:

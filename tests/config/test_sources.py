@@ -275,3 +275,12 @@ def test_a_delivery_has_the_names_of_the_policy_protocol() -> None:
     assert attributes["helo_name"] == "e"
     assert attributes["size"] == "9"
     assert attributes["original_recipient"] == "c@d"
+
+
+def test_a_list_that_is_being_written_is_unknown_and_an_empty_one_is_empty(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("")
+    assert isinstance(ask(configuration, "file", "a@x.example"), Unknown)
+    os.utime(tmp_path / "list", (1, 1))
+    assert ask(configuration, "file", "a@x.example") is False

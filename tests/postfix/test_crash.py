@@ -63,3 +63,23 @@ def test_killed_at_random_each_mail_is_delivered_exactly_once() -> None:
         assert subjects == list(range(MAILS))
         assert statuses <= {"sent", "deferred"}
         assert "deferred" in statuses
+
+
+LAST = b"the last line\n"
+
+
+def test_stopped_in_the_middle_of_a_message_nothing_cut_short_is_delivered() -> None:
+    """`postfix stop` ends pipe(8) while it hands messages over: the program must not take what came for the whole."""
+    body = b"".join(b"%06d %s\n" % (number, b"x" * 70) for number in range(4000)) + LAST
+    with Lab() as lab:
+        lab.postfix.set({"rule-deliver_destination_concurrency_limit": "20", "in_flow_delay": "0"})
+        for number in range(6):
+            recipients = [f"u{number}x{other}@home.test" for other in range(5)]
+            lab.send(*recipients, message=b"Subject: %d\n\n" % number + body, inside=True)
+        time.sleep(0.15)
+        lab.postfix.stop()
+        lab.postfix.start()
+        lab.postfix.wait_until_empty(120)
+        saved = [file.read_bytes() for file in (lab.folder / "mail").glob("*/new/*")]
+        assert len(saved) == 30
+        assert [len(content) for content in saved if not content.endswith(LAST)] == []

@@ -29,6 +29,7 @@ def command(keep: bool, only: tuple[int, ...]) -> None:
     removed at the end. Exit status 0 when each case came out as stated, 1 when one did not.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     began = time.monotonic()
     try:
         with Lab(_note, keep) as lab:
@@ -36,6 +37,7 @@ def command(keep: bool, only: tuple[int, ...]) -> None:
                 line for number, _ in enumerate(CASES, 1) if not only or number in only for line in _tell(lab, number)
             ]
             if keep:
+                lab.settle()
                 _look_around(lab)
     except (InstanceError, NameserverError, PlaceError) as error:
         raise click.ClickException(str(error)) from error
@@ -43,7 +45,8 @@ def command(keep: bool, only: tuple[int, ...]) -> None:
         click.echo("stopped; nothing is left running", err=True)
         sys.exit(130)
     wrong = sum(not line.ok for line in lines)
-    click.echo(f"\n{len(lines)} lines, {wrong} not as stated, {time.monotonic() - began:.0f} s")
+    result = f"{wrong} not as stated" if wrong else "all as stated"
+    click.echo(f"\n{len(lines)} lines, {result}, {time.monotonic() - began:.0f} s")
     sys.exit(1 if wrong else 0)
 
 
@@ -65,8 +68,18 @@ def _tell(lab: Lab, number: int) -> list[Line]:
 
 def _show(line: Line) -> None:
     mark = click.style("ok   ", fg="green") if line.ok else click.style("WRONG", fg="red", bold=True)
-    why = click.style(f"  [{line.why}]", dim=True) if line.why else ""
-    click.echo(f"   {mark} {line.sent}  ->  {line.did}{why}")
+    if not sys.stdout.isatty():
+        click.echo(f"   {mark} {line.sent}  ->  {line.did}" + (f"  [{line.why}]" if line.why else ""))
+        return
+    click.echo(f"   {mark} {line.sent}")
+    click.echo(_wrapped(f"-> {line.did}"))
+    if line.why:
+        click.secho(_wrapped(line.why), dim=True)
+
+
+def _wrapped(text: str) -> str:
+    width = shutil.get_terminal_size().columns - 1
+    return click.wrap_text(text, max(width, 40), initial_indent=" " * 12, subsequent_indent=" " * 15)
 
 
 def _progress(text: str) -> None:
@@ -82,6 +95,7 @@ def _note(text: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    click.echo("\nstopping ...", err=True)
     raise KeyboardInterrupt
 
 

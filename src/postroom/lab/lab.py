@@ -24,7 +24,7 @@ from postroom.lab import place
 from postroom.lab.nameserver import Nameserver
 from postroom.lab.settings import PARAMETERS, ZONES, configuration, handler_services, inside_listener
 from postroom.lab.sink import Sink
-from postroom.postfix.instance import Instance, free_port
+from postroom.postfix.instance import Instance, InstanceError, free_port, missing
 from postroom.postfix.maillog import Delivery, Maillog
 from postroom.postfix.session import Reply, Session
 
@@ -74,6 +74,10 @@ class Lab:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def settle(self) -> None:
+        """Retry what is left in the queue as rarely as any server does, not each second."""
+        self.postfix.set({"minimal_backoff_time": "300s", "maximal_backoff_time": "4000s", "queue_run_delay": "300s"})
+
     def stop_script(self) -> Path:
         """A file that ends and removes a lab that was kept."""
         pids = [str(pid) for pid in (self.nameserver.pid, self.lmtp.pid, self.smtp.pid) if pid]
@@ -88,6 +92,9 @@ class Lab:
     # Starting
 
     def _start(self) -> None:
+        reason = missing()
+        if reason:
+            raise InstanceError(reason)
         self.place = place.install(self.folder, USER)
         self.say(f"programs in {self.place.programs}, run by {self.place.python}: {self.place.why}")
         self.nameserver = self._stack.enter_context(Nameserver(ZONES, servfail=("broken.test",)))

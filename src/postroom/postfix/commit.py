@@ -120,16 +120,20 @@ def check(copy: Path) -> list[str]:
     main.write_bytes(main.read_bytes().rstrip(b"\n") + f"\n{own}{CHECK_OVERRIDES}".encode())
     settle(main)
     status, said = on_terminal([command("postfix"), "-c", str(copy), "check"])
-    return [one_line(said) or f"postfix check: exit status {status}"] if status else []
+    return [one_line(said) or f"postfix check: exit status {status}, its reasons are in the mail log"] if status else []
 
 
 def on_terminal(arguments: list[str]) -> tuple[int, str]:
     """Run a Postfix command with a terminal as its standard error; elsewhere it tells its reasons to syslog alone."""
-    reading, terminal = os.openpty()
+    try:
+        reading, terminal = os.openpty()
+    except OSError:
+        # No /dev/ptmx, as in a bare chroot or container: then only the exit status tells.
+        reading, terminal = os.pipe()
     process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal)
     os.close(terminal)
     said = b""
-    # The end of a terminal is EIO, not an empty read.
+    # The end of a terminal is EIO, that of a pipe an empty read.
     with contextlib.suppress(OSError):
         while data := os.read(reading, 4096):
             said += data
@@ -138,6 +142,13 @@ def on_terminal(arguments: list[str]) -> tuple[int, str]:
 
 
 # For real
+
+
+def unwritable(changes: list[Change]) -> list[str]:
+    """The folders in which files would have to be replaced and cannot be, each with the remedy."""
+    folders = dict.fromkeys(change.path.resolve().parent for change in changes)
+    remedy = "run this as root" if os.geteuid() != 0 else "its file system is read-only"
+    return [f"cannot write {folder}: {remedy}" for folder in folders if not os.access(folder, os.W_OK | os.X_OK)]
 
 
 def commit(postconf: Postconf, changes: list[Change], services: list[str]) -> None:

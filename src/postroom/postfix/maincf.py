@@ -84,7 +84,8 @@ class MainFile:
         """Without what with_item or with_item_before_last put in; unchanged where neither did."""
 
         def edit(text: str) -> str:
-            for put in (at_end(item), before_last(item)):
+            # In this order: where the line before ends in a newline and four blanks, the other form stands there as well.
+            for put in (before_last(item), at_end(item)):
                 if text.count(put) == 1:
                     return text.replace(put, "")
             return text

@@ -14,7 +14,7 @@ from pathlib import Path
 from postroom.postfix import entry as entries
 from postroom.postfix.commit import Change, Refusal
 from postroom.postfix.fragment import Fragment, Requirement, filled
-from postroom.postfix.logical import SPACE
+from postroom.postfix.logical import SPACE, words
 from postroom.postfix.maincf import MainFile
 from postroom.postfix.mastercf import MasterFile
 from postroom.postfix.postconf import Postconf, PostconfError, seconds
@@ -26,6 +26,7 @@ MARGIN_SECONDS = 60
 FILTER_SINCE = (3, 0)
 INLINE_SINCE = (3, 7)
 INLINE_TABLE = re.compile(r"regexp:\{\{(?P<line>.*)\}\}")
+PARAMETER = re.compile(r"\$[{(]?(\w+)")
 FILTER_FILE = "postroom-status-filter"
 
 
@@ -193,8 +194,8 @@ class Wiring:
             self.files.main = main.with_item(name, item)
 
     def _last_in_force(self, name: str) -> str:
-        words = self.postconf.expanded(name).replace(",", " ").split()
-        return words[-1] if words else ""
+        listed = self.postconf.expanded(name).replace(",", " ").split()
+        return listed[-1] if listed else ""
 
 
 @dataclass
@@ -242,6 +243,39 @@ def places(files: Files, item: str) -> list[str]:
     found = [f"main.cf: {name}" for name in dict.fromkeys(files.main.names()) if wanted in (files.main.get(name) or "")]
     for service in files.master.services():
         found += [f"master.cf: {service.key}: -o {name}" for name, value in service.options.items() if wanted in value]
+    return found
+
+
+def unasked(files: Files, fragment: Fragment) -> list[str]:
+    """Who never gets to a policy service: clients that are permitted before it, services with a list of their own."""
+    found = []
+    for requirement in fragment.requirements:
+        if requirement.operator == "+=":
+            before = permits_before(files.main.get(requirement.name) or "", endpoint(requirement.value))
+            if before:
+                found.append(f"{fragment.program}: stands behind {', '.join(before)}: those clients are not asked")
+            found += overriding(files, requirement)
+    return found
+
+
+def permits_before(restrictions: str, service: str) -> list[str]:
+    """The permit_* in a list in front of a policy service; none where the list does not name it."""
+    listed = words(restrictions, SPACE + ",\n")
+    before = listed[: listed.index(service)] if service in listed else []
+    return list(dict.fromkeys(word for word in before if word.startswith("permit_")))
+
+
+def overriding(files: Files, requirement: Requirement) -> list[str]:
+    """The smtpd(8) services of master.cf whose own -o list does not name a policy service."""
+    name, wanted, found = requirement.name, endpoint(requirement.value), []
+    for service in files.master.services():
+        value = service.options.get(name) if service.command == "smtpd" else None
+        if value is None:
+            continue
+        # Distributions write -o smtpd_recipient_restrictions=$mua_recipient_restrictions.
+        named = [files.main.get(parameter) or "" for parameter in PARAMETER.findall(value)]
+        if not any(wanted in text for text in (value, *named)):
+            found.append(f"{service.name}: has its own -o {name}: the service is not asked there")
     return found
 
 
