@@ -62,6 +62,16 @@ def test_the_same_mailbox_under_the_name_of_its_host_counts() -> None:
     assert suppressed(gone("Bob@mail.example.com", "bob@Example.com")) == ["bob@example.com"]
 
 
+def test_a_place_that_the_mail_was_also_sent_on_to_does_not() -> None:
+    assert suppressed(gone("bob@example.net", "bob@example.com")) == []
+    assert suppressed(gone("bob@badexample.com", "bob@example.com")) == []
+
+
+@pytest.mark.parametrize("reason", ["bad-domain", "rate-limited", "undetermined"])
+def test_one_report_is_not_enough_where_the_fault_may_be_ours(reason: str) -> None:
+    assert suppressed(gone(reason=reason)) == []
+
+
 def test_an_address_that_was_rewritten_on_the_way_out_counts() -> None:
     assert suppressed(gone("bob@example.com", "robert@example.com")) == ["bob@example.com"]
 

@@ -87,3 +87,15 @@ def test_codes_in_text(text: str, found: list[str]) -> None:
 )
 def test_reply_codes(text: str, code: str) -> None:
     assert reply_code(text) == code
+
+
+@pytest.mark.parametrize(
+    ("diagnostic", "reason"),
+    [
+        ("550-5.2.1 The user you are trying to contact is receiving mail at a rate that", "rate-limited"),
+        ("550 5.2.1 mailbox temporarily disabled, try later", "recipient-refused"),
+        ("550 5.2.1 mailbox disabled", "inactive-mailbox"),
+    ],
+)
+def test_a_mailbox_that_is_only_busy_is_not_gone(diagnostic: str, reason: str) -> None:
+    assert classify("failed", "5.2.1", diagnostic) == reason

@@ -161,7 +161,8 @@ def _failing_command(folder: Path) -> str:
 
 
 FAULTS: dict[str, Callable[[Path], str]] = {
-    "no rule": lambda folder: "",
+    "no rule": lambda folder: "# nothing yet\n",
+    "an empty configuration": lambda folder: "",
     "a command that fails": _failing_command,
     "a list that is gone": lambda folder: (
         '[list.gone]\nfile = "gone"\n' + RULE.format("listed", "list:gone", "discard")

@@ -6,7 +6,7 @@ from _blake2 import blake2b
 
 from postroom.bounces import verp
 from postroom.bounces.values import FAILED
-from postroom.envelope import localpart
+from postroom.envelope import split_address
 from postroom.store.address import fold
 from postroom.store.values import Event, Reported, Suppression
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 # More candidates than this in one report are not the answer to one mail of ours, which went to one recipient.
 CANDIDATES_LIMIT = 100
+
+
+# What one report is enough for. A domain that cannot be found is not among them: it may be a slip in a transport table
+# of ours, or a name server's bad hour, and would take every recipient behind it.
+AT_ONCE = frozenset(("bad-mailbox", "inactive-mailbox", "moved-mailbox", "no-mail-domain"))
 
 
 def candidates(report: Report) -> list[str]:
@@ -61,7 +66,7 @@ def suppressed(report: Report, verdict: Verdict, queue_id: str, now: float) -> l
         return []
     about = [one for one in report.recipients if fold(one.original or one.address) == fold(verdict.recipient)]
     about = about or [one for one in report.recipients if fold(one.address) == fold(verdict.recipient)]
-    if not about or not all(one.hard and _same_mailbox(one.address, verdict.recipient) for one in about):
+    if not about or not all(_gone(one, verdict.recipient) for one in about):
         return []
     said = about[0]
     why = said.diagnostic or said.status
@@ -69,9 +74,15 @@ def suppressed(report: Report, verdict: Verdict, queue_id: str, now: float) -> l
     return [Suppression(verdict.recipient, int(now), said.reason, said.status, why, source)]
 
 
+def _gone(one: Recipient, sent_to: str) -> bool:
+    return one.hard and one.reason in AT_ONCE and _same_mailbox(one.address, sent_to)
+
+
 def _same_mailbox(final: str, sent_to: str) -> bool:
-    """bob@mail.example.com is where bob@example.com lives; carol@example.com may be one of several behind it."""
-    return fold(localpart(final)) == fold(localpart(sent_to))
+    """bob@mail.example.com is where bob@example.com lives; bob@example.net may be one of several places behind it."""
+    (local, domain), (local_sent, domain_sent) = split_address(fold(final)), split_address(fold(sent_to))
+    related = domain == domain_sent or domain.endswith("." + domain_sent) or domain_sent.endswith("." + domain)
+    return local == local_sent and related
 
 
 def _reported(one: Recipient) -> Reported:

@@ -57,6 +57,8 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("?.1.10", "", "no-mail-domain"),
     ("?.2.0", "greylist", "greylisted"),
     ("?.2.0", "graylist", "greylisted"),
+    ("5.2.1", " rate ", "rate-limited"),
+    ("5.2.1", "temporar", "recipient-refused"),
     ("5.2.1", "", "inactive-mailbox"),
     ("4.2.1", "", "rate-limited"),
     ("?.2.2", "", "mailbox-full"),
