@@ -270,3 +270,13 @@ def test_a_child_that_never_stops_printing_does_not_hold_the_answer_up(tmp_path:
     body = "import os, time\nif os.fork(): time.sleep(0.3); return sent('kept')\n"
     program = Program(tmp_path, deliver(body + "while True: os.write(1, b'y' * 1000)"))
     assert program.run("--deadline", "20") == (0, b"kept\n")
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_descriptors_that_are_not_there_defer(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    program = Program(tmp_path, deliver("return sent('kept')"))
+    redirections = " ".join(f"{fd}>&-" for fd in closed)
+    command = f'exec "$@" {redirections}'
+    words = [sys.executable, str(program.file), "--log", str(program.logfile), "--", *ENVELOPE]
+    done = subprocess.run(["/bin/sh", "-c", command, "sh", *words], check=False, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 75

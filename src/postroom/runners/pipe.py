@@ -59,7 +59,10 @@ SPOOL_DIRECTORIES = ("/var/tmp", "/tmp")  # noqa: S108 - opened with O_TMPFILE: 
 def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
     """Call `deliver` for each recipient of the one mail on descriptor 0, answer pipe(8), and leave."""
     parent = os.getppid()
-    answer = Answer()
+    try:
+        answer = Answer()
+    except BaseException:  # no descriptor 1, or none left: there is nobody to tell
+        os._exit(EX_TEMPFAIL)
     try:
         _run(deliver, answer, parent)
     except BaseException as error:  # whatever it is, SystemExit included: our fault, so the mail is deferred
