@@ -143,11 +143,14 @@ class Given(Sources):
         for name, given in (("sender", sender_mx), ("recipient", mx)):
             if given is not None:
                 self._plans[fold("domain", part_of(attributes.get(name, ""), "domain", ""))] = given
+        self._recipient_domain = fold("domain", part_of(attributes.get("recipient", ""), "domain", ""))
         self._suppression = suppressed
         self._headers = headers
 
     def _mx(self, domain: str) -> Plan | Unknown:
         given = self._plans.get(domain)
+        if given is None and self._resolver is None:
+            return Unknown(f"the test does not say {'mx' if domain == self._recipient_domain else 'sender_mx'}")
         if given is None:
             return super()._mx(domain)
         from postroom.mx import Plan

@@ -59,7 +59,7 @@ def run(folder: Path, text: str, *options: str) -> tuple[int, list[str]]:
     file.write_text(text)
     result = CliRunner().invoke(command, [*options, str(file)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output.splitlines()
+    return result.exit_code, result.output.replace(f"{folder}/postroom.toml", "postroom.toml").splitlines()
 
 
 def test_a_good_file_is_one_line(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_failed_test_is_explained(tmp_path: Path) -> None:
     text = GOOD.replace('expect = "DUNNO"', 'expect = "HANGUP"')
     code, lines = run(tmp_path, text)
     assert code == os.EX_CONFIG
-    assert lines[0] == "postroom.toml:26: error: test 2 (at rcpt): expected HANGUP, got DUNNO since no rule matched"
+    assert lines[0] == "postroom.toml:26: FAILED test 2 (at rcpt): expected HANGUP, got DUNNO since no rule matched"
     assert lines[1] == "    shady-primary-mx: does not match"
     assert "primary_mx" in lines[3] and "false" in lines[3]
     assert "mx.good.example (10), mx1.shadysmtpd.example (20)" in lines[3]
@@ -133,6 +133,11 @@ WARNINGS = {
         "size is known at end-of-message",
     ),
     "a list nobody uses": ('[list.a]\nvalues = ["x"]\n', "postroom.toml:1: warning: list.a: no rule uses this list"),
+    "one address with a blank": (
+        RULE.format("a", "rcpt", 'match = { recipient = ["a b@c.example", "re:a b@c"] }'),
+        'postroom.toml:5: warning: rule "a": match.recipient: is the one address "a b"@c.example; several values are a '
+        'list: ["...", "..."]',
+    ),
     "whole-message action": (
         RULE.format("a", "rcpt", "").replace("521 5.7.1 no", "HOLD"),
         'postroom.toml:4: warning: rule "a": action: HOLD is for the whole message and all its recipients, though the '
@@ -194,8 +199,42 @@ def test_a_file_that_is_none(tmp_path: Path, kind: str) -> None:
     result = CliRunner().invoke(command, [str(file)])
     assert result.exit_code == os.EX_CONFIG
     first, last = result.output.splitlines()
-    assert first.startswith("postroom.toml:") and "error: " in first
-    assert last == "postroom.toml: 1 error, 0 warnings; programs refuse this file"
+    assert first.startswith(f"{file}:") and "error: " in first
+    assert last == f"{file}: 1 error, 0 warnings; programs refuse this file"
+
+
+def test_the_path_is_shown_as_it_was_given() -> None:
+    result = CliRunner().invoke(command, ["/nonexistent/sub/postroom.toml"])
+    assert result.output.splitlines() == [
+        "/nonexistent/sub/postroom.toml: error: No such file or directory",
+        "/nonexistent/sub/postroom.toml: 1 error, 0 warnings; programs refuse this file",
+    ]
+
+
+def test_a_failed_test_names_what_it_does_not_say(tmp_path: Path) -> None:
+    text = RULE.format("a", "rcpt", 'match = { helo_name = "*.dyn.*", sasl_username = "" }') + (
+        '[[test]]\nat = "rcpt"\ngiven = { helo_name = "x.dyn.y" }\nexpect = "521"\n'
+    )
+    code, lines = run(tmp_path, text)
+    assert code == os.EX_CONFIG
+    assert any("not given, so the rule does not match" in line for line in lines)
+    assert '    Not given, though rules ask for it: sasl_username (add sasl_username= for "no login")' in lines
+    assert run(tmp_path, text.replace('"x.dyn.y"', '"x.dyn.y", sasl_username = ""'))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ('primary_mx = ".x"', "the test does not say mx)"),
+        ('sender_primary_mx = ".x"', "the test does not say sender_mx)"),
+    ],
+)
+def test_what_a_test_does_not_say_is_named(tmp_path: Path, condition: str, words: str) -> None:
+    text = RULE.format("a", "rcpt", f"match = {{ {condition} }}") + (
+        '[[test]]\nat = "rcpt"\ngiven = { sender = "s@a.example", recipient = "r@b.example" }\nexpect = "521"\n'
+    )
+    _, lines = run(tmp_path, text)
+    assert any(words in line for line in lines), lines
 
 
 def test_json_is_one_object_a_line(tmp_path: Path) -> None:

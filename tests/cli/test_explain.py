@@ -96,7 +96,12 @@ def test_what_is_not_given_is_missing(file: Path) -> None:
     _, output = run(file, "recipient=a@victim.example", *SHADY, "suppressed=false")
     row = next(line for line in output.splitlines() if "client_address" in line)
     assert row.split()[:4] == ["unless", "client_address", "10.0.0.0/8", "missing"]
-    assert "so the rule does not match" in row
+    assert "not given, so the rule does not match" in row
+    assert "Not given, though rules ask for it: sender, client_address" not in output
+    assert "Not given, though rules ask for it: sender (add sender= for the null sender), client_address\n" in output
+    _, output = run(file, "recipient=a@victim.example", *SHADY, "suppressed=false", "client_address=", "sender=s@x")
+    assert "not known at this moment, so the rule does not match" in output
+    assert "Not given" not in output
     assert "Why: no rule at rcpt matches." in output
     assert "Postfix gets: action=DUNNO\\n\\n" in output
 
@@ -140,6 +145,78 @@ def test_wrong_usage_is_64(file: Path, words: list[str]) -> None:
     assert run(file, *words)[0] == os.EX_USAGE
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["client_address=300.1.1.1"], 'client_address: expected an IP address, found "300.1.1.1"'),
+        (["size=big"], 'size: expected a whole number, found "big"'),
+        (["header.subject=hi"], "header.subject: cannot be known at rcpt, only at deliver, bounce"),
+        (["recipient=a@b.example", "recipient=c@d.example"], "recipient: is given twice"),
+        (["mx=null", "mx=10 a.example"], "mx: is given twice"),
+        ([], "such as recipient=user@example.com"),
+    ],
+)
+def test_nonsense_is_refused(file: Path, words: list[str], said: str) -> None:
+    code, output = run(file, *words)
+    assert code == os.EX_USAGE
+    assert said in output
+
+
+def test_all_that_a_rule_would_have_asked_for_is_named_at_once(file: Path) -> None:
+    file.write_text(
+        '[[rule]]\nid = "dyn"\nat = "rcpt"\naction = "550 5.7.1 no"\n'
+        'match = { helo_name = "*.dynamic.*", sasl_username = "" }\nunless = { client_address = "10.0.0.0/8" }\n'
+    )
+    words = ["recipient=a@b.example", "helo_name=foo.dynamic.bar"]
+    lines = run(file, *words)[1].splitlines()
+    told = lines.index(
+        'Not given, though rules ask for it: sasl_username (add sasl_username= for "no login"), client_address'
+    )
+    assert lines[told + 2] == "Decision: DUNNO"
+    _, output = run(file, *words, "sasl_username=", "client_address=192.0.2.1")
+    assert "Decision: 550 5.7.1 no" in output
+    assert "Not given" not in output
+
+
+def test_a_header_may_come_twice(file: Path) -> None:
+    _, output = run(file, "--at", "deliver", "recipient=b@x.example", "header.subject=no", "header.Subject=hello")
+    assert "Decision: maildir /srv/b" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "trouble"),
+    [
+        (["recipient=bob@home.example"], "{queue_id} is empty (not given)"),
+        (["recipient=bob@home.example", "queue_id="], "{queue_id} is empty"),
+        (["recipient=bob@home.example", "queue_id=a/b"], "{queue_id} holds a slash"),
+        (["recipient=bob@home.example", "queue_id=.a"], "{queue_id} begins with a dot"),
+        (["recipient=bob@home.example", "queue_id=" + "a" * 300], "{queue_id} makes a name of more than 200 bytes"),
+        (["recipient=-bob@home.example", "queue_id=1"], "{recipient_localpart} begins with a hyphen"),
+    ],
+)
+def test_an_action_that_cannot_be_filled_in_says_why(file: Path, words: list[str], trouble: str) -> None:
+    file.write_text(
+        '[[rule]]\nid = "tickets"\nat = "deliver"\n'
+        'action = "command /bin/true /srv/ticket/{queue_id} {recipient_localpart}"\n'
+    )
+    code, output = run(file, "--at", "deliver", *words)
+    assert code == 0
+    assert "Decision: 5.1.3 bad destination mailbox address syntax" in output
+    assert f"; its action cannot be filled in: {trouble}\n" in output
+    assert f"; but its action cannot be filled in: {trouble}.\n" in output
+
+
+def test_the_hint_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my rules.toml"
+    file.write_text("x = ")
+    assert f"See: postroom check '{file}'\n" in run(file, *USER)[1]
+
+
+def test_at_bounce_nothing_is_said_of_routes(file: Path) -> None:
+    _, output = run(file, "--at", "bounce", "recipient=a@b.example")
+    assert "rules decide nothing at bounce in this version." in output
+
+
 def test_the_nearest_name_is_told(file: Path) -> None:
     assert 'did you mean "recipient"?' in run(file, "recipent=a@b")[1]
 
@@ -160,8 +237,8 @@ def test_hostile_values_stay_on_their_line(file: Path) -> None:
 
 def test_colours_on_a_terminal_only() -> None:
     rule = RuleView("r", "enforce", "matches", "", "HANGUP", (Judged("match", "sender", ("x",), "true", "x", ""),))
-    assert "\x1b[" in "".join(rule_lines(rule, Style(True)))
-    assert "\x1b[" not in "".join(rule_lines(rule, Style(False)))
+    assert "\x1b[" in "".join(rule_lines(rule, Style(True), ()))
+    assert "\x1b[" not in "".join(rule_lines(rule, Style(False), ()))
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,12 @@ def test_help_says_what_the_exit_status_means() -> None:
     result = postroom("--help")
     assert result.exit_code == 0
     assert "75 DNS failed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("user@gmail.test", "expected a domain; did you mean gmail.test?"), ("user@", "a domain\n")]
+)
+def test_an_address_is_no_domain(asked: str, said: str) -> None:
+    result = postroom(asked)
+    assert result.exit_code == os.EX_USAGE
+    assert said in result.output

@@ -94,7 +94,7 @@ def test_an_unknown_macro_waits_for_ever_and_nothing_runs(make: Make) -> None:
     result = run(make("#!/bin/sh\necho ran\n"), "--", "$recipent")
     assert result.exit_code == 75
     assert result.stdout.splitlines() == [
-        "warning  the program was not run",
+        "warning  the program was not run: pipe(8) has no macro ${recipent}, nearest: ${recipient}",
         "Postfix  dsn=4.3.5, status=deferred (mail system configuration error)",
     ]
 

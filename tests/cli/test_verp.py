@@ -117,3 +117,11 @@ def test_a_broken_key_file_is_not_overwritten(config: Path) -> None:
     path.write_text("not a key\n")
     assert verp(config, "key").exit_code == os.EX_CONFIG
     assert path.read_text() == "not a key\n"
+
+
+def test_a_missing_key_file_is_named_with_the_remedy(config: Path) -> None:
+    for words in (("make", "bob@example.com"), ("check", "bounces@bounces.example.com")):
+        result = verp(config, *words)
+        assert result.exit_code == os.EX_CONFIG
+        expected = f"postroom: {config.parent}/bounce.key does not exist: make it with: postroom verp key"
+        assert result.stderr.splitlines() == [expected]

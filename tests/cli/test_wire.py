@@ -23,7 +23,7 @@ HELP = '#!/bin/sh\n[ "$1" = --help ] && exit 0\n'
 MAIN = """\
 # The host's own
 myhostname = a.test
-queue_directory = /var/spool/postfix
+queue_directory = QUEUE
 smtpd_recipient_restrictions =
     permit_mynetworks,
     # strangers
@@ -74,7 +74,9 @@ def open_path() -> Iterator[Path]:
 def host(open_path: Path) -> Host:
     directory = open_path / "postfix"
     directory.mkdir()
-    (directory / "main.cf").write_text(MAIN)
+    # Not the queue of the machine: a Postfix that runs there would be reloaded.
+    (open_path / "queue" / "pid").mkdir(parents=True)
+    (directory / "main.cf").write_text(MAIN.replace("QUEUE", f"{open_path}/queue"))
     settle(directory / "main.cf")
     shutil.copy(STOCK, directory / "master.cf")
     # An entry that postconf would harm.
@@ -91,7 +93,8 @@ def test_wire_again_and_unwire(host: Host) -> None:
     assert "+rule-deliver unix - n n - - pipe" in result.stdout
     assert "+    check_policy_service unix:private/rule-policy" in result.stdout
     assert 'rule-deliver: send mail to it with a line such as "example.com rule-deliver:"' in result.stdout
-    assert f"postfix -c {host.directory} reload" in result.stdout
+    assert "Postfix is not running: nothing to reload" in result.stdout
+    assert f"postfix -c {host.directory} reload" not in result.stdout
     wired, inodes = host.texts(), [path.stat().st_ino for path in (host.main, host.master)]
 
     result = host.wire(*PROGRAMS, "--yes")
@@ -111,8 +114,23 @@ def test_a_dry_run_prints_the_change_and_makes_none(host: Host) -> None:
     assert result.exit_code == 0 and host.texts() == before
     lines = result.stdout.splitlines()
     assert lines[0] == f"--- {host.master}" and f"--- {host.main}" in lines
-    assert "left to do" not in result.stdout
+    assert "left to do:" in lines and lines[-1] == "nothing was changed"
     assert sum(line.startswith("-") and not line.startswith("---") for line in lines) == 0
+
+
+def test_who_never_gets_to_the_policy_service_is_told(host: Host) -> None:
+    with host.master.open("a") as file:
+        file.write("submission inet n - n - - smtpd\n  -o smtpd_recipient_restrictions=permit_mynetworks,reject\n")
+    lines = host.wire("rule-policy", "--dry-run").stdout.splitlines()
+    assert "  rule-policy: stands behind permit_mynetworks: those clients are not asked" in lines
+    assert "  submission: has its own -o smtpd_recipient_restrictions: the service is not asked there" in lines
+
+
+def test_a_missing_key_file_is_refused_with_the_remedy(host: Host) -> None:
+    with host.config.open("a") as file:
+        file.write('[bounces]\nkey = "bounce.key"\ndomain = "bounces.test"\n')
+    said = refused(host, "bounce-record")
+    assert f"{host.folder}/bounce.key does not exist: make it with: postroom verp key" in said
 
 
 @pytest.mark.parametrize(("answer", "done"), [("y\n", True), ("n\n", False), ("", False)])
@@ -223,8 +241,9 @@ def running() -> Iterator[tuple[Host, Instance]]:
         host.program("rule-policy", HELP + POLICY)
         result = host.wire(*PROGRAMS, "--yes")
         assert result.exit_code == 0, result.output
+        # No reload but its own.
+        assert f"running postfix -c {host.directory} reload" in result.stdout.splitlines()
         settle(host.main)
-        postfix.reload()
         yield host, postfix
     shutil.rmtree(folder)
 
@@ -257,8 +276,11 @@ def test_the_policy_service_is_asked(running: tuple[Host, Instance]) -> None:
 
 def test_unwired_from_a_running_postfix(running: tuple[Host, Instance]) -> None:
     host, postfix = running
-    result = host.run("unwire", "rule-policy", "--yes")
+    since = len(postfix.log.text())
+    result = host.run("unwire", "rule-policy", "--yes", "--no-reload")
     assert result.exit_code == 0, result.output
+    assert f"  postfix -c {host.directory} reload, now: " in result.stdout
+    assert "reload -- version" not in postfix.log.text()[since:]
     settle(host.main)
     postfix.reload()
     deadline = time.monotonic() + 20
@@ -288,7 +310,11 @@ def test_without_root_only_a_dry_run_is_possible(host: Host, monkeypatch: pytest
         os.setresuid(65534, 65534, 65534)
         dry, real = host.wire("rule-deliver", "--dry-run"), host.wire("rule-deliver", "--yes")
         good = dry.exit_code == 0 and "not root: whether nobody can run" in dry.stderr
-        os._exit(0 if good and real.exit_code == 78 and "Permission denied" in real.stderr else 1)
+        os._exit(
+            0
+            if good and real.exit_code == 78 and f"cannot write {host.directory}: run this as root" in real.stderr
+            else 1
+        )
     before = host.texts()
     assert os.waitpid(pid, 0)[1] == 0
     assert host.texts() == before

@@ -158,3 +158,23 @@ def test_the_diff_shows_a_missing_last_newline() -> None:
     assert diff.startswith("--- /etc/postfix/main.cf\n+++ /etc/postfix/main.cf\n")
     assert diff.count("\\ No newline at end of file\n") == 2
     assert Change(Path("/t"), None, "x\n").diff().startswith("--- /dev/null\n+++ /t\n")
+
+
+def test_without_a_terminal_the_exit_status_tells(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ptmx() -> tuple[int, int]:
+        raise OSError(2, "No such file or directory")
+
+    monkeypatch.setattr(module.os, "openpty", no_ptmx)
+    assert module.on_terminal(["/bin/sh", "-c", "echo said >&2; exit 3"]) == (3, "said\n")
+    rehearse(Postconf(directory), changes(directory), ["prog/unix"])
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(directory: Path) -> None:
+    planned = changes(directory)
+    assert module.unwritable(planned) == []
+    directory.chmod(0o555)
+    pid = os.fork()
+    if pid == 0:
+        os.setresuid(65534, 65534, 65534)
+        os._exit(0 if module.unwritable(planned) == [f"cannot write {directory}: run this as root"] else 1)
+    assert os.waitpid(pid, 0)[1] == 0

@@ -45,7 +45,7 @@ def test_an_item_before_the_last_word() -> None:
     assert file.last_word("r") == "permit"
 
 
-PARTS = ["permit", "reject_x", ", ", " ", "\n\t", "\n  # c\n  z", ",", "{ a, b }"]
+PARTS = ["permit", "reject_x", ", ", " ", "\n\t", "\n    ", "\n  # c\n  z", ",", "{ a, b }"]
 VALUES = st.lists(st.sampled_from(PARTS), max_size=8)
 
 
@@ -62,6 +62,39 @@ def test_an_item_goes_again_without_a_trace(parts: list[str], end: str, last: bo
     value = longer.get("r")
     assert value is not None and ITEM in value
     assert longer.without_item("r", ITEM).text == text
+
+
+LAYOUT = """\
+smtpd_recipient_restrictions =
+    permit_mynetworks,
+    reject_unauth_destination,
+    permit
+"""
+
+
+@given(
+    st.lists(st.sampled_from(["permit_mynetworks", "reject_unauth_destination", "reject_unknown_client"]), max_size=4),
+    st.sampled_from(["\n    ", "\n  ", "\n\t", " ", "\n    # why\n    "]),
+    st.sampled_from(["", ",", " ,"]),
+    st.sampled_from(["", "permit", "permit,", "reject_unlisted_sender"]),
+    st.sampled_from(["", "\n", "\n# end\n", "\n\nx = y"]),
+)
+def test_every_layout_is_restored(words: list[str], indent: str, comma: str, closing: str, end: str) -> None:
+    listed = [*words, closing] if closing else words
+    text = "smtpd_recipient_restrictions =" + comma.join(indent + word for word in listed) + end
+    restored(text)
+
+
+def test_one_a_line_with_commas_and_a_closing_permit_is_restored() -> None:
+    restored(LAYOUT)
+
+
+def restored(text: str) -> None:
+    """Put in as `wire` does, and taken out again."""
+    name, file = "smtpd_recipient_restrictions", MainFile(text)
+    longer = file.with_item_before_last(name, ITEM) if file.last_word(name) == "permit" else file.with_item(name, ITEM)
+    assert longer.text != text
+    assert longer.without_item(name, ITEM).text == text
 
 
 def test_an_item_that_was_put_in_by_hand_is_not_taken_out() -> None:

@@ -157,6 +157,10 @@ def test_no_text_breaks_the_scan(text: str) -> None:
         (b"a = " + b"[" * 5000, 0, "nested too deeply"),
         (b"a = " + b"9" * 5000, 0, "cannot be read"),
         (b"a = 1\nb = '", 2, "is not TOML"),
+        (b"m = {\n a = 1 }\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
+        (b"m = { # c\n a = 1 }\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
+        (b"m = { a = 1,\n b = 1 }\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
+        (b"m = { a = 1\n}\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
         (b"a = 2026-02-31", 0, "is not TOML|cannot be read"),
     ],
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import click
 
-from postroom.cli.trace import Style, rule_lines
+from postroom.cli.trace import Style, not_given, rule_lines
 from postroom.config import FILE_LIMIT, Configuration, contents
 from postroom.rules import Decision
 from postroom.rules.check import check
@@ -55,14 +55,12 @@ def command(context: click.Context, file: str, as_json: bool) -> None:
 
     Exit status: 0 no errors (there may be warnings), 78 errors or failed tests, 64 wrong usage.
     """
-    model, problems = examine(file)
+    model, found = examine(file)
+    problems = [replace(problem, file=clean(file)) for problem in found]
     results = run_tests(model, file) if model else []
     failed = [result for result in results if not result.passed]
     errors = [problem for problem in problems if problem.level == "error"]
-    if as_json:
-        lines = _json(model, problems, results)
-    else:
-        lines = _text(os.path.basename(file), model, problems, results, Style.for_stdout())
+    lines = _json(model, problems, results) if as_json else _text(file, model, problems, results, Style.for_stdout())
     click.echo("\n".join(lines))
     context.exit(os.EX_CONFIG if errors or failed else 0)
 
@@ -166,8 +164,9 @@ def _failure(file: str, result: Result, style: Style) -> list[str]:
     case, decision = result.case, result.decision
     by = f"by rule {decision.rule}" if decision.rule else "since no rule matched"
     expected = case.expect + (f" by rule {case.expect_rule}" if case.expect_rule else "")
-    head = f"{clean(file)}:{case.line}: {style.level('error')}: test {case.number + 1} (at {case.stage}): "
+    head = f"{clean(file)}:{case.line}: {style.paint('FAILED', 'error')} test {case.number + 1} (at {case.stage}): "
     lines = [f"{head}expected {clean(expected)}, got {decision.action or 'nothing'} {by}"]
     for rule in result.rules:
-        lines += ["    " + line for line in rule_lines(rule, style)]
-    return lines
+        lines += ["    " + line for line in rule_lines(rule, style, case.attributes)]
+    missing = not_given(result.rules, case.attributes, case.stage)
+    return [*lines, "    " + missing] if missing else lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import click
 
 from postroom import config, store
 from postroom.cli.check import DEFAULT_CONFIG
-from postroom.cli.trace import Style, because, rule_lines
+from postroom.cli.trace import Style, because, not_given, rule_lines
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.message import Message
@@ -26,7 +27,7 @@ from postroom.policy import PolicyRequest
 from postroom.rules import Decision, Question, actions, keys
 from postroom.rules.explain import Recorder, RuleView, describe
 from postroom.rules.problems import Refused
-from postroom.rules.testcase import Given
+from postroom.rules.testcase import Given, no_header
 from postroom.sources import Given as GivenSources
 from postroom.sources import Sources
 from postroom.status import ConfigurationFault, clean
@@ -87,16 +88,17 @@ def command(file: str, stage: str, message: str | None, as_json: bool, words: tu
     """Show what the rules decide, and why.
 
     NAME is an attribute as Postfix sends it: recipient, sender, client_address ... What is not given is missing.
+    Postfix sends an empty value for much of that: sasl_username= is a client that has not logged in.
     Lists, store and DNS are asked as for real mail, unless mx="10 HOST" (repeated; or null, none, error), sender_mx=,
     suppressed=true or header.NAME= say what they answer.
 
     Exit status: 0 decided, 75 a rule could not be decided and its on_error spoke, 78 bad configuration, 64 wrong usage.
     """
-    given = _given(words)
+    given = _given(words, stage)
     try:
         configuration = config.load(file)
     except ConfigurationFault as fault:
-        click.echo(f"{fault}\nThe programs put mail off (4.3.5) until this is right. See: postroom check", err=True)
+        click.echo(f"{fault}\nThe programs put mail off (4.3.5) until this is right. See: {_check(file)}", err=True)
         raise SystemExit(os.EX_CONFIG) from None
     explanation = explain(configuration, stage, given, _message(message))
     style = Style.for_stdout()
@@ -104,10 +106,17 @@ def command(file: str, stage: str, message: str | None, as_json: bool, words: tu
     raise SystemExit(os.EX_TEMPFAIL if explanation.decision.on_error else 0)
 
 
-def _given(words: tuple[str, ...]) -> Given:
+def _check(file: str) -> str:
+    return "postroom check" if file == DEFAULT_CONFIG else f"postroom check {shlex.quote(clean(file))}"
+
+
+def _given(words: tuple[str, ...], stage: str) -> Given:
     """The words of the command line as facts."""
+    if not words:
+        raise click.UsageError("expected what is known of the mail, such as recipient=user@example.com")
     given = Given()
     records: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
@@ -115,17 +124,35 @@ def _given(words: tuple[str, ...]) -> Given:
         if name in ("mx", "sender_mx") and value[:1].isdigit():
             records.setdefault(name, []).append(value)
             continue
+        if name.startswith(keys.HEADER_PREFIX):
+            _header(given, name, value, stage)
+            continue
+        if name in seen:
+            raise click.UsageError(f"{name}: is given twice")
+        seen.add(name)
         _add(given, name, value == "true" if name == "suppressed" and value in ("true", "false") else value)
     for name, values in records.items():
+        if name in seen:
+            raise click.UsageError(f"{name}: is given twice")
         _add(given, name, values)
     return given
+
+
+def _header(given: Given, name: str, value: str, stage: str) -> None:
+    """A message may have several headers of one name."""
+    if misplaced := no_header(stage):
+        raise click.UsageError(f"{clean(name)}: {misplaced}")
+    header = name.removeprefix(keys.HEADER_PREFIX).lower()
+    before = given.headers.get(header, ())
+    _add(given, name, value)
+    given.headers[header] = before + given.headers[header]
 
 
 def _add(given: Given, name: str, value: object) -> None:
     try:
         given.add(name, value)
     except Refused as refused:
-        raise click.UsageError(f"{name}: {refused}") from None
+        raise click.UsageError(f"{clean(name)}: {refused}") from None
 
 
 def _message(path: str | None) -> Message | None:
@@ -203,13 +230,14 @@ def _text(explanation: Explanation, style: Style) -> list[str]:
     lines += [f"  {name:<{width}}  {clean(value) or '(empty)'}" for name, value in explanation.given.items()]
     lines += ["", style.strong("The rules, in their order; the first that matches decides:")]
     for rule in explanation.rules:
-        lines += ["  " + line for line in rule_lines(rule, style)]
+        lines += ["  " + line for line in rule_lines(rule, style, explanation.given)]
     if not explanation.rules:
         lines.append(f"  there are no rules at {explanation.stage}")
     if explanation.asked:
         lines += ["", style.strong("Asked on the way:")]
         lines += [_asked_line(asked) for asked in explanation.asked]
-    return [*lines, "", *_decision(explanation, style)]
+    missing = not_given(explanation.rules, explanation.given, explanation.stage)
+    return [*lines, *(["", missing] if missing else []), "", *_decision(explanation, style)]
 
 
 def _asked_line(asked: Asked) -> str:
@@ -236,7 +264,7 @@ def _why(explanation: Explanation) -> str:
     if decision.on_error:
         return f"rule {decision.rule} cannot be decided ({clean(decision.reason)}), and its on_error says what then"
     rule = next(rule for rule in explanation.rules if rule.identity == decision.rule)
-    return f"rule {decision.rule} matches, since {because(rule)}"
+    return f"rule {decision.rule} matches, since {because(rule)}" + (f"; but {rule.reason}" if rule.reason else "")
 
 
 def clean_bytes(text: str) -> str:

@@ -53,6 +53,10 @@ def command(
 
     Exit status: 0 DNS answered (whatever it said), 75 DNS failed for one of the domains, 64 wrong usage.
     """
+    for asked in domains:
+        if "@" in asked:
+            domain = clean(asked.rpartition("@")[2])
+            raise click.UsageError("expected a domain" + (f"; did you mean {domain}?" if domain else ""))
     resolver = Resolver(servers)
     failed = False
     for asked in domains:

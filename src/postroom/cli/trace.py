@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import click
 
-from postroom.rules.explain import MISSING, Judged, RuleView
+from postroom.rules import keys
+from postroom.rules.explain import MISSING, NOT_NEEDED, Judged, RuleView
 
 _COLOURS = {
     "true": "green",
@@ -42,12 +44,15 @@ class Style:
         return self.paint(level, level)
 
 
-def rule_lines(rule: RuleView, style: Style) -> list[str]:
-    """One rule: its verdict, then each condition with what it expected, what it saw, and what that came to."""
+def rule_lines(rule: RuleView, style: Style, given: Collection[str]) -> list[str]:
+    """One rule: its verdict, then each condition with what it expected, what it saw, and what that came to.
+
+    `given` are the names of the attributes that are there, empty or not.
+    """
     lines = [f"{style.strong(rule.identity)}: {style.paint(_verdict(rule), rule.verdict)}"]
     if rule.verdict == "unreached":
         return lines
-    rows = [_row(condition) for condition in rule.conditions]
+    rows = [_row(condition, given) for condition in rule.conditions]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row, condition in zip(rows, rule.conditions, strict=True):
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
@@ -58,7 +63,7 @@ def rule_lines(rule: RuleView, style: Style) -> list[str]:
     return lines
 
 
-def _row(condition: Judged) -> tuple[str, str, str, str, str]:
+def _row(condition: Judged, given: Collection[str]) -> tuple[str, str, str, str, str]:
     expected = ", ".join(condition.expected)
     if len(expected) > _EXPECTED_LIMIT:
         expected = expected[: _EXPECTED_LIMIT - 3] + "..."
@@ -66,8 +71,40 @@ def _row(condition: Judged) -> tuple[str, str, str, str, str]:
     if condition.truth == "unknown":
         seen = condition.reason
     elif seen == MISSING:
-        seen = "not known at this moment, so the rule does not match"
+        seen = f"{_absence(condition.key, given)}, so the rule does not match"
     return condition.place, condition.key, expected or '""', condition.truth, seen
+
+
+def _absence(name: str, given: Collection[str]) -> str:
+    """Why it is missing: Postfix sends an empty text for what it does not know; a person may have left it out."""
+    key = keys.find(name)
+    if key and key.kind == "header":
+        return "not in the message"
+    return "not known at this moment" if key and key.source in given else "not given"
+
+
+# What an empty value says, where it says something.
+_EMPTY = {"sasl_username": '"no login"', "sasl_method": '"no login"', "sender": "the null sender"}
+
+
+def not_given(rules: list[RuleView], given: Collection[str], stage: str) -> str:
+    """One line that names what the conditions looked for in vain, since nobody gave it; empty where there is none.
+
+    With it goes what the same rules would have looked for next, so that one more try is enough.
+    """
+    held_up = [rule for rule in rules if any(one.truth == MISSING for one in rule.conditions)]
+    wanted = [one for rule in held_up for one in rule.conditions if one.truth in (MISSING, NOT_NEEDED)]
+    asked = [keys.find(one.key) for one in wanted]
+    sources = [key.source for key in asked if key and key.kind != "header" and key.source not in given]
+    names = [name + _hint(name, stage) for name in dict.fromkeys(sources)]
+    return "Not given, though rules ask for it: " + ", ".join(names) if names else ""
+
+
+def _hint(name: str, stage: str) -> str:
+    key = keys.find(name)
+    if key is None or stage not in key.known or key.kind == "number":
+        return ""
+    return f" (add {name}= for {_EMPTY.get(name, 'none')})"
 
 
 def _verdict(rule: RuleView) -> str:
@@ -80,7 +117,7 @@ def _verdict(rule: RuleView) -> str:
         return f"cannot be decided ({rule.reason}); its on_error says " + (rule.action or "skip")
     if rule.mode == "shadow":
         return f"would match{then} (mode = shadow: only logged)"
-    return f"matches{then}"
+    return f"matches{then}" + (f"; {rule.reason}" if rule.reason else "")
 
 
 _NAMES = {

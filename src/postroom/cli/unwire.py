@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from postroom.cli.wire import carry_out, postfix_option, refusals
+from postroom.cli.wire import Manner, carry_out, manner_options, postfix_option, refusals
 from postroom.postfix.commit import Refusal
 from postroom.postfix.fragment import read
 from postroom.postfix.postconf import Postconf
@@ -16,14 +16,14 @@ from postroom.postfix.wiring import Files, Unwiring
 @click.command(short_help="Take programs out of Postfix again.")
 @click.argument("programs", metavar="PROGRAM...", nargs=-1, required=True)
 @postfix_option
-@click.option("--dry-run", is_flag=True, help="Print the change and stop.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def command(programs: tuple[str, ...], directory: Path | None, dry_run: bool, yes: bool) -> None:
+@manner_options
+def command(programs: tuple[str, ...], directory: Path | None, **manner: bool) -> None:
     """Remove what `postroom wire` added for each PROGRAM; lines that it did not add stay.
 
-    Mail that is still routed to a program waits in the queue then: take it out of transport_maps first.
+    Mail that is still routed to a program waits in the queue then: take it out of transport_maps first. A
+    Postfix that runs is reloaded after the change.
 
-    Exit status: 0 done, or nothing to do; 78 refused, nothing changed; 64 wrong usage.
+    Exit status: 0 done, or nothing to do; 78 refused, nothing changed; 75 changed, not reloaded; 64 wrong usage.
     """
     with refusals():
         postconf = Postconf(directory)
@@ -34,11 +34,7 @@ def command(programs: tuple[str, ...], directory: Path | None, dry_run: bool, ye
             unwiring.remove(fragment)
         if unwiring.reasons:
             raise Refusal(unwiring.reasons)
+        piped = [fragment.program for fragment in fragments if fragment.service.command == "pipe"]
+        left = [f"{program}: take it out of transport_maps: mail that is sent to it now waits" for program in piped]
         # Backwards: main.cf names nothing any more when it goes.
-        done = carry_out(postconf, files.changes()[::-1], [], dry_run, yes)
-    if done:
-        click.echo("left to do:")
-        for fragment in fragments:
-            if fragment.service.command == "pipe":
-                click.echo(f"  {fragment.program}: take it out of transport_maps: mail that is sent to it now waits")
-        click.echo(f"  postfix -c {postconf.directory} reload")
+        carry_out(postconf, files.changes()[::-1], [], left, Manner(**manner))

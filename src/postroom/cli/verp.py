@@ -60,7 +60,7 @@ def make(recipient: str, config_path: str, as_json: bool) -> None:
     if not address:
         raise click.BadParameter(f"{recipient!r} is no address", param_hint="RECIPIENT")
     settings = _settings(config_path)
-    local_part = signed.make(keys.load(settings.key)[0], settings.prefix, address, time.time())
+    local_part = signed.make(_ring(settings)[0], settings.prefix, address, time.time())
     sender = f"{local_part}@{settings.domain}"
     click.echo(json.dumps({"sender": sender, "recipient": address}) if as_json else sender)
 
@@ -74,7 +74,7 @@ def make(recipient: str, config_path: str, as_json: bool) -> None:
 def check(context: click.Context, sender: str, recipients: tuple[str, ...], config_path: str, as_json: bool) -> None:
     """Say what the signed envelope sender ADDRESS proves."""
     settings = _settings(config_path)
-    ring = keys.load(settings.key)
+    ring = _ring(settings)
     local_part, _ = split_address(unquote(sender) or sender)
     names = [unquote(recipient) or recipient for recipient in recipients]
     verdict = signed.check(local_part, names, ring, settings.prefix, time.time(), settings.lifetime)
@@ -98,6 +98,12 @@ def _settings(config_path: str) -> Bounces:
     if settings is None:
         raise ConfigurationFault(f"{config_path}: no [bounces], which names key, prefix and domain")
     return settings
+
+
+def _ring(settings: Bounces) -> list[keys.Key]:
+    if not os.path.lexists(settings.key):
+        raise ConfigurationFault(f"{settings.key} does not exist: make it with: postroom verp key")
+    return keys.load(settings.key)
 
 
 def _owner(path: Path, config_path: str) -> tuple[int, int] | None:

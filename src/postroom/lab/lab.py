@@ -124,7 +124,6 @@ class Lab:
         self.say(f"private Postfix on {self.postfix.address[0]}:{self.postfix.port}, log {self.postfix.log.path}")
         wired = ["--postfix", str(self.postfix.config_directory), "--user", USER, "--config", str(self.config)]
         self.run("wire", *PROGRAMS, *wired, "--programs", str(self.place.programs), "--yes")
-        self.postfix.reload()
         self.say(f"postroom wire {' '.join(PROGRAMS)}: done, Postfix reloaded")
 
     def _own_folder(self, name: str) -> Path:

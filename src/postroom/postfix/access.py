@@ -153,14 +153,18 @@ def configuration(config: Path, given: Surroundings, user: str) -> Finding:
         except (Fault, OSError) as error:
             return {"reason": str(error)}
         unread = [path for path in files_of(read) if not os.access(path, os.R_OK)]
-        return {"deadline": read.deadline, "state": read.state, "unread": unread, "blocked": unwritable(read.state)}
+        key = read.bounces.key if read.bounces else ""
+        blocked = unwritable(read.state)
+        return {"deadline": read.deadline, "state": read.state, "unread": unread, "blocked": blocked, "key": key}
 
     found = as_user(given, look)
     if "reason" in found:
         blocked = first_unread(config, given, user)
         return Finding([blocked or f"configuration as user {user} reads it: {found['reason']}"])
     reasons = [f"user {user} cannot write {found['blocked']}{advice(found['state'], user)}"] if found["blocked"] else []
-    reasons += [first_unread(Path(path), given, user) for path in found["unread"]]
+    for path in found["unread"]:
+        remedy = ": make it with: postroom verp key" if path == found["key"] and not os.path.exists(path) else ""
+        reasons.append(first_unread(Path(path), given, user) + remedy)
     return Finding(reasons, found["deadline"])
 
 

@@ -92,9 +92,15 @@ def attempt(
         arguments = request.arguments(words)
         request.check(message)
     except Refused as refused:
-        return Verdict(refused.status, refused.dsn, refused.text, ("the program was not run",))
+        return not_run(refused)
     run = execute(arguments, surroundings, request.content(message), time_limit)
     return judge(run, arguments[0], service)
+
+
+def not_run(refused: Refused) -> Verdict:
+    """The verdict where pipe(8) does not come to run the program."""
+    warning = f"the program was not run: {refused.why}" if refused.why else "the program was not run"
+    return Verdict(refused.status, refused.dsn, refused.text, (warning,))
 
 
 # Running

@@ -84,7 +84,7 @@ class MainFile:
         """Without what with_item or with_item_before_last put in; unchanged where neither did."""
 
         def edit(text: str) -> str:
-            # In this order: where the line before ends in a newline and four blanks, the other form stands there as well.
+            # In this order: with four blanks before the item, the other form stands there as well.
             for put in (before_last(item), at_end(item)):
                 if text.count(put) == 1:
                     return text.replace(put, "")

@@ -5,6 +5,7 @@ Source: pipe(8), Postfix's src/pipe/pipe.c, src/global/mail_copy.c and src/globa
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
 from dataclasses import dataclass, field
@@ -37,16 +38,25 @@ DOT_ATOM = re.compile(rf"{ATEXT}(\.{ATEXT})*")
 
 
 class Refused(Exception):
-    """pipe(8) does not run the command at all: the status, enhanced code and text that it reports instead."""
+    """pipe(8) does not run the command at all: the status, enhanced code and text that it reports instead.
 
-    def __init__(self, status: str, dsn: str, text: str) -> None:
+    `why` is what an author should know, which Postfix tells at best in a line of its own in its log.
+    """
+
+    def __init__(self, status: str, dsn: str, text: str, why: str = "") -> None:
         super().__init__(text)
-        self.status, self.dsn, self.text = status, dsn, text
+        self.status, self.dsn, self.text, self.why = status, dsn, text, why
 
 
-def misconfigured() -> Refused:
+def misconfigured(why: str) -> Refused:
     """What pipe(8) reports for a macro that it does not know, and for flags D and O with several recipients."""
-    return Refused("deferred", "4.3.5", "mail system configuration error")
+    return Refused("deferred", "4.3.5", "mail system configuration error", why)
+
+
+def unknown_macro(name: str) -> str:
+    """The macro, and the known one that was perhaps meant."""
+    near = difflib.get_close_matches(name, [*RECIPIENT_MACROS, *REQUEST_MACROS], 1)
+    return f"pipe(8) has no macro ${{{name}}}" + (f", nearest: ${{{near[0]}}}" if near else "; $$ is a dollar sign")
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,9 @@ class Request:
 
     def _expand(self, word: str) -> list[str]:
         names = [macro_name(match) for match in MACRO.finditer(word) if not match[1]]
-        if any(name not in RECIPIENT_MACROS and name not in REQUEST_MACROS for name in names):
-            raise misconfigured()
+        for name in names:
+            if name not in RECIPIENT_MACROS and name not in REQUEST_MACROS:
+                raise misconfigured(unknown_macro(name))
         if not any(name in RECIPIENT_MACROS for name in names):
             return [self._fill(word, {})]
         expanded = []
@@ -153,7 +164,7 @@ class Request:
     def check(self, message: bytes) -> None:
         """Refused where pipe(8) reports a result without running the command."""
         if {"D", "O"} & self.flags and len(self.recipients) > 1:
-            raise misconfigured()
+            raise misconfigured("flags D and O are for one recipient only")
         if "D" in self.flags and self._looping(message):
             address = self.recipients[0].address
             raise Refused("bounced", "5.4.6", f"mail forwarding loop for {address}")

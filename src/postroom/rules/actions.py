@@ -128,6 +128,8 @@ def effect(stage: str, action: str) -> str:
     word = action.partition(" ")[0].upper()
     if stage == "deliver":
         return DELIVER[word.lower()].effect if word.lower() in DELIVER else _status_effect(word)
+    if stage == "bounce":
+        return "takes the report as always: rules decide nothing at bounce in this version"
     if stage not in keys.POLICY_STAGES:
         return "uses this transport and nexthop for the recipient" if action else "routes as if there were no rule"
     if word in POLICY:

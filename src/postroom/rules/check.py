@@ -104,7 +104,12 @@ def _actions(given: Section, stage: str, identity: str) -> tuple[Action | None, 
     def read_on_error(value: object) -> Action | None:
         if value == "skip":
             return None
-        return undecided if value == "defer" else read(value)
+        if value == "defer":
+            return undecided
+        try:
+            return read(value)
+        except Refused as refused:
+            raise Refused(f'expected "defer", "skip" or an action; {refused}') from None
 
     action: Action | None = given.require("action", None, read, actions.expected(stage))
     on_error = given.take("on_error", undecided, read_on_error)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         """Who wants to see how a decision came about (explain.py)."""
 
         def judged(self, condition: tuple[Any, ...], truth: Truth, facts: Facts) -> None: ...
-        def ended(self, rule: str, truth: Truth, words: tuple[str, ...] | None) -> None: ...
+        def ended(self, rule: str, truth: Truth, words: tuple[str, ...] | None, unfilled: str) -> None: ...
 
 
 def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Steps:
@@ -70,7 +70,8 @@ def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: T
         if truth is not False:
             words, truth = yield from _words(action, on_error, truth, facts, ruleset["undecided"][stage])
         if trace is not None:
-            trace.ended(identity, truth, words)
+            trace.ended(identity, truth, words, facts.unfilled)
+            facts.unfilled = ""
         if words is None:
             continue
         if mode == "shadow":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from postroom.rules.facts import Facts
 
 MISSING = "missing"
+NOT_NEEDED = "not needed"
 _SHOWN_LIMIT = 200
 
 
@@ -36,7 +37,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class RuleView:
-    """One rule. `verdict`: matches, differs, unknown or unreached; `action` what it came to, empty where it passed."""
+    """One rule. `verdict`: matches, differs, unknown or unreached; `action` what it came to, empty where it passed.
+
+    `reason`: why it is unknown, or why the action of a rule that matches could not be filled in.
+    """
 
     identity: str
     mode: str
@@ -51,15 +55,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self._judged: dict[int, tuple[Truth, str]] = {}
-        self._ended: dict[str, tuple[Truth, tuple[str, ...] | None]] = {}
+        self._ended: dict[str, tuple[Truth, tuple[str, ...] | None, str]] = {}
 
     def judged(self, condition: tuple[Any, ...], truth: Truth, facts: Facts) -> None:
         # A rule is judged again after each answer: the last time counts.
         if not isinstance(truth, Question):
             self._judged[id(condition)] = truth, _seen(condition, facts)
 
-    def ended(self, rule: str, truth: Truth, words: tuple[str, ...] | None) -> None:
-        self._ended[rule] = truth, words
+    def ended(self, rule: str, truth: Truth, words: tuple[str, ...] | None, unfilled: str) -> None:
+        self._ended[rule] = truth, words, unfilled
 
     def rules(self, ruleset: Ruleset, stage: str) -> list[RuleView]:
         return [self._rule(rule) for rule in ruleset["stages"].get(stage, ())]
@@ -69,15 +73,17 @@ class Recorder:
         conditions = tuple(self._condition(place, one) for place, one in _places(terms))
         if identity not in self._ended:
             return RuleView(identity, mode, "unreached", "", "", conditions)
-        truth, words = self._ended[identity]
+        truth, words, unfilled = self._ended[identity]
         verdict, reason = _truth(truth)
+        if unfilled and not reason:
+            reason = f"its action cannot be filled in: {unfilled}"
         verdict = {"true": "matches", "false": "differs"}.get(verdict, verdict)
         return RuleView(identity, mode, verdict, reason, " ".join(words or ()), conditions)
 
     def _condition(self, place: str, condition: tuple[Any, ...]) -> Judged:
         key, shown = condition[1], condition[6]
         if id(condition) not in self._judged:
-            return Judged(place, key, shown, "not needed", "", "")
+            return Judged(place, key, shown, NOT_NEEDED, "", "")
         truth, seen = self._judged[id(condition)]
         word, reason = _truth(truth)
         return Judged(place, key, shown, MISSING if seen == MISSING else word, seen, reason)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Facts:
     """`answers` is filled by who runs the rules; a fact that is not there yet comes back as a Question."""
 
-    __slots__ = ("_attributes", "_keys", "_values", "answers", "delimiter", "nothing_known")
+    __slots__ = ("_attributes", "_keys", "_values", "answers", "delimiter", "nothing_known", "unfilled")
 
     def __init__(self, attributes: Mapping[str, str], delimiter: str) -> None:
         self._attributes = attributes
@@ -22,8 +22,13 @@ class Facts:
         self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
         self.answers: dict[tuple[str, object], Any] = {}
         self.delimiter = delimiter
+        # Why the action of the rule at hand could not be filled in (render.py).
+        self.unfilled = ""
         # VRFY is decided by the rules of rcpt, but there was no MAIL: its empty sender is not the null sender.
         self.nothing_known = attributes.get("protocol_state") == "VRFY"
+
+    def given(self, source: str) -> bool:
+        return source in self._attributes
 
     def text(self, source: str, part: str = "") -> str:
         """An attribute, or a part of the address in it, as it came; empty where it is absent."""

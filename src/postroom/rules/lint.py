@@ -17,6 +17,7 @@ def lint(model: Model, report: Report) -> None:
     for rule in model.rules:
         for place, condition in _conditions(rule):
             _attribute(rule, place, condition, report)
+            _one_address(place, condition, report)
         if rule.action.form in _WHOLE_MESSAGE and rule.stage == "rcpt":
             text = f"{rule.action.form} is for the whole message and all its recipients, though the rule looks at one"
             report.warning(("rule", rule.number, "action"), text)
@@ -67,6 +68,14 @@ def _attribute(rule: Rule, place: tuple[str | int, ...], condition: Condition, r
     if key.name == "size" and rule.stage in ("mail", "rcpt", "data"):
         text = f"is what the client announces, or missing, at {rule.stage}; the real size is known at end-of-message"
         report.warning(place, text)
+
+
+def _one_address(place: tuple[str | int, ...], condition: Condition, report: Report) -> None:
+    """The mailbox "a b"@example.com is legal (RFC 5321 section 4.1.2), and hardly ever what was meant."""
+    for text in condition.match.shown if condition.key.kind == "address" else ():
+        local, at, domain = text.rpartition("@")
+        if at and " " in local and not text.startswith("re:"):
+            report.warning(place, f'is the one address "{local}"@{domain}; several values are a list: ["...", "..."]')
 
 
 def _unused(model: Model, report: Report) -> None:

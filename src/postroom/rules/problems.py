@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from postroom.rules.read import Document, Place
 
 
+# The settings that stand alone at the top of the file. Below a [table] they are keys of that table to TOML.
+SETTINGS = ("state", "log", "deadline", "recipient_delimiter")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One finding. `rule` is a rule's id, `key` the key inside it; a warning does not stop the file from being used."""
@@ -57,7 +61,11 @@ class Report:
         self.error(path, text, "warning")
 
     def unknown(self, path: Place, name: str, known: Iterable[str], what: str = "key") -> None:
-        self.error(path, unknown(name, known, what))
+        if len(path) > 1 and name in SETTINGS:
+            text = f'unknown {what} "{name}"; a setting of the file stands above the first [table]'
+        else:
+            text = unknown(name, known, what)
+        self.error(path, text)
 
     @property
     def errors(self) -> list[Problem]:

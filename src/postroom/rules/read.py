@@ -57,11 +57,20 @@ def _syntax(name: str, text: str, message: str) -> Problem:
     """tomllib says "Expected '=' after a key (at line 3, column 7)": its line becomes ours."""
     what, _, place = message.rpartition(" (at ")
     line = text.count("\n") + 1
-    column = ""
+    column = hint = ""
     if place.startswith("line "):
         number, _, column = place.removeprefix("line ").removesuffix(")").partition(", ")
         line = int(number)
-    return Problem(name, line, f"is not TOML: {what or message}" + (f" ({column})" if column else ""))
+        hint = _hint(what, text.split("\n")[line - 1], int(column.removeprefix("column ")))
+    return Problem(name, line, f"is not TOML: {what or message}" + (f" ({column})" if column else "") + hint)
+
+
+def _hint(what: str, line: str, column: int) -> str:
+    """For the mistake made most: TOML 1.0 wants an inline table on one line."""
+    broken = what.startswith(("Invalid initial character for a key part", "Unclosed inline table"))
+    if broken and line[column - 1 :].strip()[:1] in ("", "#"):
+        return "; an inline table { } stands on one line, or write [rule.match]"
+    return ""
 
 
 class Scan:

@@ -32,7 +32,12 @@ _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 class Unsafe(Exception):
-    """A stranger's text that must not become a path or an argument; carries whose text it was."""
+    """A stranger's text that must not become a path or an argument; carries which part of the template, and why."""
+
+    def __init__(self, part: Any, trouble: str) -> None:
+        super().__init__(trouble)
+        self.part = part
+        self.trouble = trouble
 
 
 def render(words: tuple[Any, ...], facts: Facts) -> tuple[str, ...] | Question | Unknown:
@@ -47,11 +52,23 @@ def render(words: tuple[Any, ...], facts: Facts) -> tuple[str, ...] | Question |
             try:
                 word = _SLOTS[slot](template, values, done)
             except Unsafe as unsafe:
-                return _refusal(str(unsafe))
+                facts.unfilled = _unfilled(unsafe, facts)
+                return _refusal(unsafe.part[1])
             if isinstance(word, Unknown):
                 return word
         done.append(word)
     return tuple(done)
+
+
+def _unfilled(unsafe: Unsafe, facts: Facts) -> str:
+    """`{queue_id} is empty (not given)`: what explain tells of it."""
+    origin, source, detail = unsafe.part
+    name = f"{source}_{detail}" if detail else source
+    if origin == "suppressed":
+        name = f"suppressed.{detail}"
+    elif origin == "mx":
+        name = detail if source == "recipient" else f"sender_{detail}"
+    return f"{{{name}}} {unsafe.trouble}" + ("" if facts.given(source) else " (not given)")
 
 
 def _refusal(source: str) -> tuple[str, str]:
@@ -106,30 +123,39 @@ def _text(template: tuple[Any, ...], values: list[str], before: list[str]) -> st
 
 
 def _path(template: tuple[Any, ...], values: list[str], before: list[str]) -> str:
-    source = ""
+    last: Any = None
     for part, value in zip(template, values, strict=True):
         if part.__class__ is str:
             continue
-        source = part[1]
+        last = part
         # Empty would make "/srv/x/" or "/srv/x/.", the folder above; a first dot "..", or a file that is not seen.
         if value[:1] in ("", ".") or "/" in value or any(c < " " or c == "\x7f" for c in value):
-            raise Unsafe(source)
+            raise Unsafe(part, _trouble(value))
     path = "".join(v if p.__class__ is str else v.lower() for p, v in zip(template, values, strict=True))
     try:
         longest = max(map(len, path.encode("utf-8", "surrogateescape").split(b"/")))
     except UnicodeEncodeError:  # no bytes could have been read as this
-        raise Unsafe(source) from None
+        raise Unsafe(last, "is no text") from None
     if longest > COMPONENT_LIMIT:
-        raise Unsafe(source)
+        raise Unsafe(last, f"makes a name of more than {COMPONENT_LIMIT} bytes")
     return path
+
+
+def _trouble(value: str) -> str:
+    if not value:
+        return "is empty"
+    if "/" in value:
+        return "holds a slash"
+    return "begins with a dot" if value[0] == "." else "holds a control character"
 
 
 def _argument(template: tuple[Any, ...], values: list[str], before: list[str]) -> str:
     word = "".join(values)
-    source = next(part[1] for part in template if part.__class__ is not str)
+    part = next(part for part in template if part.__class__ is not str)
     option = word[:1] == "-" and template[0].__class__ is not str and "--" not in before
     if option or "\0" in word or len(word) > ARGUMENT_LIMIT:
-        raise Unsafe(source)
+        trouble = "begins with a hyphen" if option else "holds a NUL" if "\0" in word else "is too long"
+        raise Unsafe(part, trouble)
     return word
 
 

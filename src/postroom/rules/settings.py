@@ -7,7 +7,7 @@ from functools import partial
 from postroom.rules import section, values
 from postroom.rules.lookup import parse_ip
 from postroom.rules.model import Bounces, Settings, Source
-from postroom.rules.problems import Refused, Report, unknown
+from postroom.rules.problems import SETTINGS, Refused, Report, unknown
 from postroom.rules.read import Place
 from postroom.rules.section import Section
 from postroom.rules.values import Match, Names, show
@@ -23,7 +23,7 @@ DEFAULT_DNS_TIMEOUT = 2.0
 DEFAULT_LIFETIME = 30 * 86400.0
 _LIFETIME_LIMIT = 366 * 86400.0
 
-TOP = ("state", "log", "deadline", "recipient_delimiter", "dns", "bounces", "list", "provider", "rule", "test")
+TOP = (*SETTINGS, "dns", "bounces", "list", "provider", "rule", "test")
 _TABLES = ("texthash",)
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")

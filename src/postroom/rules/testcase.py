@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from postroom.rules import keys, section
+from postroom.rules.lookup import parse_ip
 from postroom.rules.model import Test
 from postroom.rules.problems import Refused, Report, unknown
 from postroom.rules.read import Place
@@ -19,6 +20,9 @@ def test(report: Report, path: Place, table: object, top: dict[str, Any]) -> Tes
     case = Section(report, path, table, KEYS)
     stage = case.require("at", "", _stage, f"one of {', '.join(keys.STAGES)}")
     given = _given(report, (*path, "given"), case.table.get("given", {}))
+    for header in given.headers if stage else ():
+        if misplaced := no_header(stage):
+            report.error((*path, "given", keys.HEADER_PREFIX + header), misplaced)
     expect = case.require("expect", "", section.text, "the action, or its first word")
     rule = case.take("expect_rule", "", lambda value: _rule_at(value, stage, top)) or None
     number = path[1] if isinstance(path[1], int) else 0
@@ -84,9 +88,17 @@ class Given:
         elif name.startswith(keys.HEADER_PREFIX):
             self.headers[name.removeprefix(keys.HEADER_PREFIX).lower()] = _texts(value)
         elif name in keys.attributes():
-            self.attributes[name] = _attribute(value)
+            self.attributes[name] = _of_kind(name, _attribute(value))
         else:
             raise Refused(unknown(name, [*keys.attributes(), "mx", "sender_mx", "suppressed", "header.NAME"], "name"))
+
+
+def no_header(stage: str) -> str:
+    """What is wrong with a header at this stage; empty where there may be one."""
+    key = keys.find(keys.HEADER_PREFIX + "NAME")
+    if key is None or stage in key.stages:
+        return ""
+    return f"cannot be known at {stage}, only at {keys.where(key)}"
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -97,6 +109,17 @@ def _attribute(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise Refused(f"expected a text or a number, found {show(value)}")
     return str(value)
+
+
+def _of_kind(name: str, text: str) -> str:
+    """A value such as Postfix can send; it may always be empty, and the address of a client "unknown"."""
+    key = keys.find(name)
+    kind = key.kind if key else "text"
+    if kind == "ip" and text not in ("", "unknown") and parse_ip(text) is None:
+        raise Refused(f"expected an IP address, found {show(text)}")
+    if kind == "number" and text and not (text.isascii() and text.isdigit()):
+        raise Refused(f"expected a whole number, found {show(text)}")
+    return text
 
 
 def mx_records(value: object) -> tuple[tuple[int, str], ...] | str:

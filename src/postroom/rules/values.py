@@ -102,6 +102,8 @@ def _text(kind: str, value: str, names: Names) -> Match:
     if kind == "mx_state":
         return _mx_state(value)
     compared = "domain" if kind == "mx" else kind
+    if compared in ("domain", "address"):
+        _single(compared, value)
     if "*" in value:
         return Match(globs=(tuple(fold(compared, _clean(value)).split("*")),))
     checked = {_clean(value)}
@@ -147,13 +149,33 @@ def _clean(text: str) -> str:
     return text
 
 
-def _name(text: str) -> set[str]:
-    """A host or domain name, or with a leading dot all names below one; beyond ASCII, both its spellings."""
+def _single(kind: str, text: str) -> None:
+    """Refuses several values in one text, which would never match, and a pattern as other files write it.
+
+    Postfix holds "a b"@example.com as `a b@example.com`: of an address with a blank, lint() asks what is meant.
+    """
+    if len(text) > 2 and text[0] == text[-1] == "/":
+        raise Refused(f'{show(text)} is written as a pattern of another kind of file; expected "re:{text[1:-1]}"')
+    words = text.split()
+    if "," in text:
+        sign, parts = "comma", [part.strip() for part in text.split(",") if part.strip()]
+    elif len(words) > 1 and (kind == "domain" or "@" not in text or any("@" in word for word in words[:-1])):
+        sign, parts = "blank", words
+    else:
+        return
+    raise Refused(f"{show(text)} holds a {sign}; several values are a list: [{', '.join(map(show, parts))}]")
+
+
+def _name(text: str, shown: str = "") -> set[str]:
+    """A host or domain name, or with a leading dot all names below one; beyond ASCII, both its spellings.
+
+    `shown` is the whole value where the name is only a part of it.
+    """
     bare = _clean(text).removesuffix(".").removeprefix(".")
     if "@" in text or "/" in text or any(character.isspace() for character in text):
-        raise Refused(f'expected a name, ".suffix", a glob, "re:" or "list:", found {show(text)}')
+        raise Refused(f'expected a name, ".suffix", a glob, "re:" or "list:", found {show(shown or text)}')
     if (text and not bare) or ".." in text or len(bare) > NAME_LIMIT:
-        raise Refused(f"{show(text)} is no domain name")
+        raise Refused(f"{show(shown or text)} is no domain name")
     return {text, *_a_labels(text)}
 
 
@@ -179,7 +201,7 @@ def _address(text: str) -> set[str]:
         return _name(text) if "." in text or not text.isascii() else {text}
     if not domain:
         return {text}
-    return {f"{local}@{name}" for name in _name(domain)}
+    return {f"{local}@{name}" for name in _name(domain, text)}
 
 
 def _network(text: str) -> Match:
@@ -207,6 +229,7 @@ def list_entry(text: str) -> set[str]:
     if "/" in text and "@" not in text:
         _network(text)
         return {text}
+    _single("address", text)
     return {fold("domain", entry) for entry in _address(text)} - {""} or {"<>"}
 
 
