@@ -6,17 +6,16 @@ from time import monotonic
 
 
 class Deadline:
-    """`seconds` from now. Waits ask it how long they may take; it raises nothing itself."""
+    """`seconds` from now. Waits ask it how long they may take; it raises nothing itself.
+
+    `seconds` may be changed: it counts from the beginning, so that what has passed is not given twice.
+    """
 
     __slots__ = ("_begin", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._begin = monotonic()
-
-    def shorten(self, seconds: float) -> None:
-        """Not more than `seconds` from its beginning, in place of what it was."""
-        self.seconds = min(self.seconds, seconds)
 
     def remaining(self, at_most: float | None = None) -> float:
         """Seconds left, never below 0, and never above `at_most` where it is given."""

@@ -18,6 +18,10 @@ CHUNK = 65536
 # hundred agents at once, Postfix's usual process limit doubled, then hold 50 MB.
 MEMORY_LIMIT = 262144
 
+# Big messages lie here: a place of the system's, so that a handler without any state can take them; the next one where
+# the first is read-only or takes no file without a name.
+SPOOL_DIRECTORIES = ("/var/tmp", "/tmp")  # noqa: S108 - opened with O_TMPFILE: no name, nothing to race for
+
 # Postfix's own header_size_limit is 102400 per header; a header block past this is somebody's test of us.
 # What lies beyond is still delivered, only not seen by rules.
 HEAD_LIMIT = 262144
@@ -40,8 +44,8 @@ class Message:
         return cls(data, None, len(data))
 
     @classmethod
-    def read(cls, source: int, spool_directory: str, memory_limit: int = MEMORY_LIMIT) -> Message:
-        """Read descriptor `source` to its end. Raises OSError (full disk, no such directory)."""
+    def read(cls, source: int, *directories: str, memory_limit: int = MEMORY_LIMIT) -> Message:
+        """Read descriptor `source` to its end. Raises OSError (full disk, no place to spool to)."""
         from _blake2 import blake2b
 
         digest = blake2b(digest_size=20)
@@ -56,7 +60,7 @@ class Message:
                 continue
             parts.append(chunk)
             if size > memory_limit:
-                spool = _open_spool(spool_directory)
+                spool = open_spool(*directories)
                 _write_all(spool, b"".join(parts))
                 parts = []
         return cls(b"".join(parts), spool, size, digest.digest())
@@ -106,9 +110,18 @@ class Message:
         return values[0] if values else None
 
 
-def _open_spool(directory: str) -> int:
-    # Unlinked from the start: killed at any moment, nothing stays behind.
-    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def open_spool(*directories: str) -> int:
+    """A file without a name, for a message. Raises OSError where none of the directories takes one.
+
+    Unlinked from the start: killed at any moment, nothing stays behind.
+    """
+    for directory in (places := directories or SPOOL_DIRECTORIES):
+        try:
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            if directory == places[-1]:
+                raise
+    raise ValueError("no directory to spool to")
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -213,7 +213,7 @@ def test_postfix_gone_before_the_answer_is_no_bounce(tmp_path: Path) -> None:
 
 
 def test_help_is_the_manual_in_short(tmp_path: Path) -> None:
-    status, output = Program(tmp_path, deliver("return sent('kept')")).run("--help")
+    status, output = Program(tmp_path, deliver("return sent('kept')")).run("--help", envelope=[])
     assert (status, output) == (0, b"odd-handler - a test\n\nusage.\n")
 
 
@@ -280,3 +280,34 @@ def test_descriptors_that_are_not_there_defer(tmp_path: Path, closed: tuple[int,
     words = [sys.executable, str(program.file), "--log", str(program.logfile), "--", *ENVELOPE]
     done = subprocess.run(["/bin/sh", "-c", command, "sh", *words], check=False, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == 75
+
+
+def test_help_in_master_cf_does_not_throw_mail_away(tmp_path: Path) -> None:
+    status, output = Program(tmp_path, deliver("return sent('kept')")).run("--help", envelope=[*ENVELOPE])
+    assert status == 75
+    assert output.startswith(b"4.3.5 master.cf: --help")
+
+
+def test_addresses_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    program = Program(tmp_path, deliver("return sent(ascii(mail.recipient))"))
+    process = subprocess.run(
+        [sys.executable, str(program.file), "--log", str(program.logfile), "--", "sender=", "queue_id=1",
+         "recipient=jörg@x".encode()],
+        input=MESSAGE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0",
+             "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+    )  # fmt: skip
+    assert process.stdout == b"'j\\xf6rg@x'\n"
+
+
+def test_an_answer_that_nobody_waits_for_is_not_worked_for(tmp_path: Path) -> None:
+    """Also where the parent that died was never seen alive: its end of the answer's pipe is closed, too."""
+    program = Program(tmp_path, deliver("import os\nos.system('echo delivered')\nreturn sent('kept')"))
+    process = program.start()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(MESSAGE)
+    process.stdin.close()
+    assert process.wait(20) == 75
+    assert "delivered" not in program.log

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroom.message import CHUNK, HEAD_LIMIT, Message
+from postroom.message import CHUNK, HEAD_LIMIT, Message, open_spool
 
 
 def read(data: bytes, directory: str, memory_limit: int = 100) -> Message:
@@ -22,7 +22,7 @@ def read(data: bytes, directory: str, memory_limit: int = 100) -> Message:
     thread = threading.Thread(target=feed)
     thread.start()
     try:
-        return Message.read(reader, directory, memory_limit)
+        return Message.read(reader, directory, memory_limit=memory_limit)
     finally:
         thread.join()
         os.close(reader)
@@ -47,6 +47,12 @@ def test_two_readers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     message = read(os.urandom(3 * CHUNK), str(tmp_path))
     for one, other in zip(message.chunks(), message.chunks(), strict=True):
         assert one == other
+
+
+def test_the_next_directory_serves_where_the_first_does_not(tmp_path: Path) -> None:
+    fd = open_spool("/nonexistent", str(tmp_path))
+    assert os.write(fd, b"x") == 1
+    os.close(fd)
 
 
 def test_no_place_to_spool_is_an_oserror_and_nothing_else() -> None:

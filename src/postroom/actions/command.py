@@ -18,7 +18,7 @@ import os
 import select
 
 from postroom.envelope import NAMES, domain, localpart
-from postroom.message import MEMORY_LIMIT
+from postroom.message import MEMORY_LIMIT, open_spool
 from postroom.status import SENT, ConfigurationFault, Fault, bounced, clean, deferred, is_status, parse, sent
 
 TYPE_CHECKING = False
@@ -42,9 +42,6 @@ STATED = {
 # This much of the time is kept back: half of it for a program to end in peace after SIGTERM, half to answer Postfix.
 KEPT_SHARE = 0.1
 KEPT_AT_MOST = 10.0
-
-# A message past Message's own memory limit lies here while the program reads it.
-SPOOL_DIRECTORY = "/var/tmp"  # noqa: S108 - opened with O_TMPFILE: no name, nothing to race for
 
 # _PATH_DEFPATH, which pipe(8) gives its programs; and what else of pipe(8)'s environment is handed on.
 PATH = "/usr/bin:/bin"
@@ -173,10 +170,7 @@ def _stated(name: str, output: bytes) -> Outcome | None:
 
 def _as_file(message: Message) -> int:
     """A descriptor at the start of a copy of the message, which nobody else sees."""
-    if message.size <= MEMORY_LIMIT:
-        fd = os.memfd_create("message")
-    else:
-        fd = os.open(SPOOL_DIRECTORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd = os.memfd_create("message") if message.size <= MEMORY_LIMIT else open_spool()
     try:
         for chunk in message.chunks():
             view = memoryview(chunk)

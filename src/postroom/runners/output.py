@@ -46,7 +46,7 @@ class Captured:
         """Log what is printed, until the deadline. Runs in a thread of its own."""
         watched = [self._reader]
         while not deadline.expired:
-            # A second at most: the deadline may have been shortened meanwhile.
+            # A second at most: the deadline may have been set anew meanwhile.
             if select.select(watched, [], [], deadline.remaining(1.0))[0] and not self._read_some():
                 watched = []  # its end: there is nothing left but the deadline to wait for
 

@@ -29,6 +29,7 @@ from postroom.status import (
     EX_TEMPFAIL,
     MAX_LINE,
     SENT,
+    ConfigurationFault,
     Fault,
     Outcome,
     cut,
@@ -51,9 +52,6 @@ GRACE = 5.0
 # proc(5): field 9 of /proc/PID/stat, the seventh behind the name, holds the kernel's flags (include/linux/sched.h).
 _FLAGS_FIELD = 6
 _PF_EXITING = 0x4
-
-# Big messages are spooled here: a place of the system's, so that a handler without any state can take them.
-SPOOL_DIRECTORIES = ("/var/tmp", "/tmp")  # noqa: S108 - opened with O_TMPFILE: no name, nothing to race for
 
 
 def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
@@ -88,7 +86,7 @@ class Service:
             if self._options.log is None:
                 log.open(program(), self._configuration.log)
             if self._options.deadline is None:
-                self._deadline.shorten(self._configuration.deadline)
+                self._deadline.seconds = self._configuration.deadline
                 _arm(self._deadline)
         return self._configuration
 
@@ -106,6 +104,14 @@ class Answer:
 
     def _close(self) -> None:
         os.close(self._fd)
+
+    def unheard(self) -> bool:
+        """Whether nobody holds the other end any more. Where a pipe(8) has died before we looked for it, this tells."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def give(self, outcome: Outcome) -> NoReturn:
         if outcome.kind == SENT:
@@ -130,9 +136,12 @@ class Answer:
 def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoReturn:
     options = Options()
     try:
-        parse(sys.argv[1:], options)
+        # Python has decoded them by the locale, which export_environment may set to anything; addresses are UTF-8.
+        parse([os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]], options)
     finally:
         log.open(program(), options.log or "syslog")
+    if options.help and options.words:
+        raise ConfigurationFault("master.cf: --help before --: mail would be thrown away")
     if options.help:
         manual = sys.modules["__main__"].__doc__ or ""
         answer.leave(manual.strip().encode() + b"\n", EX_OK)
@@ -140,13 +149,18 @@ def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoR
     envelope = parse_arguments(options.words)
     captured = Captured(envelope.queue_id)
     _watch(deadline, answer, captured, envelope.queue_id)
-    message = _read_message(parent)
+    message = _read_message()
+    if answer.unheard() or not _lives(parent):
+        raise Fault("Postfix has stopped in the middle of the message")
     service = Service(options, deadline)
     outcomes = []
     for recipient in envelope.recipients:
         mail = Mail(envelope, recipient, message, deadline, service)
         outcomes.append(_deliver(deliver, mail))
-    captured.close()
+    try:
+        captured.close()
+    except OSError as error:  # what has been delivered is delivered, whatever becomes of the handler's chatter
+        log.warning(envelope.queue_id, fault="output", text=words(error))
     answer.give(_combined(outcomes))
 
 
@@ -195,21 +209,15 @@ def _combined(outcomes: list[Outcome]) -> Outcome:
     )
 
 
-def _read_message(parent: int) -> Message:
-    """All of the message. The end of the pipe is its end only as long as pipe(8) lives.
+def _read_message() -> Message:
+    """What came until the end of the pipe: all of the message only where pipe(8) still lives.
 
-    `postfix stop` ends pipe(8) in the middle of handing a message over, and what came until then looks whole.
+    `postfix stop` ends it in the middle of handing a message over, and what came until then looks whole.
     """
-    for directory in SPOOL_DIRECTORIES:
-        if os.path.isdir(directory):
-            break
     try:
-        message = Message.read(0, directory)
+        return Message.read(0)
     except OSError as error:
         raise Fault(f"cannot take the message: {os.strerror(error.errno or 0)}") from error
-    if not _lives(parent):
-        raise Fault("Postfix has stopped in the middle of the message")
-    return message
 
 
 def _lives(parent: int) -> bool:
