@@ -46,7 +46,7 @@ def render(words: tuple[Any, ...], facts: Facts) -> tuple[str, ...] | Question |
     for word in words:
         if word.__class__ is not str:
             slot, template = word
-            values = _values(template, facts)
+            values = _values(template, facts, slot == "text")
             if not isinstance(values, list):
                 return values
             try:
@@ -78,10 +78,12 @@ def _refusal(source: str) -> tuple[str, str]:
     return ("5.1.3", "bad destination mailbox address syntax")
 
 
-def _values(template: tuple[Any, ...], facts: Facts) -> list[str] | Question | Unknown:
+def _values(template: tuple[Any, ...], facts: Facts, prose: bool) -> list[str] | Question | Unknown:
     values = []
     for part in template:
         value = part if part.__class__ is str else _fill(part, facts)
+        if prose and isinstance(value, Unknown):
+            value = "unknown"  # the rule matches: that its words cannot be found must not undo it
         if not isinstance(value, str):
             return value  # a Question or an Unknown: passed on
         values.append(value)
