@@ -35,10 +35,11 @@ try:
     from postroom.envelope import localpart
     from postroom.runners.pipe import run
 except BaseException as error:  # even SystemExit: half a library must not bounce mail
-    os.write(
-        1, f"4.3.5 bounce-record cannot start: {error}".encode(errors="replace")[:400].replace(b"\n", b" ") + b"\n"
-    )
-    os._exit(75)
+    try:
+        reason = f"{error}".encode("ascii", "replace")
+        os.write(1, b"4.3.5 bounce-record cannot start: " + b" ".join(reason[:400].split()) + b"\n")
+    finally:
+        os._exit(75)
 
 
 def record(mail: Mail) -> Outcome:

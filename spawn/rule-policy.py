@@ -21,7 +21,6 @@ Try it:   postroom explain recipient=a@example.com
 """
 
 import os
-import sys
 
 try:
     from postroom.dns import Resolver
@@ -31,12 +30,13 @@ try:
     from postroom.sources import Sources
     from postroom.store import open as open_store
 except BaseException as error:  # whatever is missing: no reply, so that Postfix asks again and then defers the mail
-    if "syslog" not in sys.modules:
+    try:
         import syslog
 
         syslog.openlog("postroom/rule-policy", syslog.LOG_PID, syslog.LOG_MAIL)
         syslog.syslog(syslog.LOG_ERR, f"error: NOQUEUE: fault=import ({error})"[:500].replace("\0", "?"))
-    os._exit(75)
+    finally:
+        os._exit(75)
 
 
 def decide(request: PolicyRequest) -> str:
