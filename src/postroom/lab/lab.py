@@ -152,22 +152,23 @@ class Lab:
         """Write postroom.toml with this action and on_error in the rule of case 1, and wait until it is in force."""
         text = configuration(self.folder, self.nameserver.address, self.smtp.port, action, on_error)
         running = self.config.exists()
-        self.config.write_text(text)
+        replace(self.config, text)
         if running:
             time.sleep(RELOAD_SECONDS)
 
     def write_list(self, *addresses: str) -> None:
-        (self.folder / "etc" / "blocked").write_text("".join(f"{address}\n" for address in addresses))
+        replace(self.folder / "etc" / "blocked", "".join(f"{address}\n" for address in addresses))
 
     def write_handler(self, name: str, body: str) -> None:
         """A program as a user would write one: transport `name` of the lab's master.cf runs it."""
         file = self.folder / "handlers" / name
         file.parent.mkdir(exist_ok=True)
         head = f"#!{self.place.programs}/python\nfrom postroom.delivery import sent\n"
-        file.write_text(
-            f"{head}from postroom.runners.pipe import run\n\n\ndef deliver(mail):\n    {body}\n\n\nrun(deliver)\n"
+        replace(
+            file,
+            f"{head}from postroom.runners.pipe import run\n\n\ndef deliver(mail):\n    {body}\n\n\nrun(deliver)\n",
+            mode=0o755,
         )
-        file.chmod(0o755)
 
     @property
     def library(self) -> Path:
@@ -244,3 +245,11 @@ class Lab:
             yield
         finally:
             away.rename(path)
+
+
+def replace(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write the file as a whole: a program that Postfix starts in between reads the old text or the new one."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.rename(path)

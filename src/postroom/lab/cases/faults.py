@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from postroom.lab.cases import Line
-from postroom.lab.lab import Lab
+from postroom.lab.lab import Lab, replace
 
 Fault = Callable[[Lab], AbstractContextManager[object]]
 
@@ -73,11 +73,11 @@ def _missing_core(lab: Lab) -> Iterator[None]:
 @contextmanager
 def _broken_toml(lab: Lab) -> Iterator[None]:
     good = lab.config.read_text()
-    lab.config.write_text(good + "\n[[rule\n")
+    replace(lab.config, good + "\n[[rule\n")
     try:
         yield
     finally:
-        lab.config.write_text(good)
+        replace(lab.config, good)
 
 
 @contextmanager
@@ -152,14 +152,16 @@ def _slow_handler(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def _killed_handler(lab: Lab) -> Iterator[None]:
+    """Sleeps at its first start only: Postfix tries again a second later, perhaps before anyone could mend it."""
     _pid(lab).unlink(missing_ok=True)
-    body = (
-        f"import os, time\n    open({str(_pid(lab))!r} + '.new', 'w').write(str(os.getpid()))\n"
-        f"    os.rename({str(_pid(lab))!r} + '.new', {str(_pid(lab))!r})\n    time.sleep(600)"
+    pid = str(_pid(lab))
+    lab.write_handler(
+        "dies",
+        f"import os, time\n    if os.path.exists({pid!r}):\n        return sent('delivered')\n"
+        f"    open({pid!r} + '.new', 'w').write(str(os.getpid()))\n"
+        f"    os.rename({pid!r} + '.new', {pid!r})\n    time.sleep(600)",
     )
-    lab.write_handler("dies", body)
     yield
-    lab.write_handler("dies", "return sent('delivered')")
 
 
 def _killed_by_sigterm(lab: Lab) -> AbstractContextManager[None]:
