@@ -73,11 +73,61 @@ def state(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture
-def opened(state: Path) -> Iterator[Store]:
-    one = store.open(str(state), Deadline(5))
+@pytest.fixture(params=["sqlite", "memory"])
+def opened(request: pytest.FixtureRequest, state: Path) -> Iterator[Store]:
+    """Each engine in turn: what the store promises, all of them keep."""
+    one = store.open(str(state), Deadline(5)) if request.param == "sqlite" else store.memory()
     yield one
     one.close()
+
+
+class Host:
+    """A host whose clock can be set wrong and which can be booted, for the stores that `use` it."""
+
+    def __init__(self, wall: float = 1_800_000_000) -> None:
+        self.wall, self.boot, self.uptime = wall, "first", 1000.0
+
+    def use(self, one: Store) -> Store:
+        one.moment = lambda: (int(self.wall * 1e6), self.boot, int(self.uptime * 1e6))  # type: ignore[attr-defined]
+        return one
+
+    def passes(self, seconds: float) -> None:
+        self.wall += seconds
+        self.uptime += seconds
+
+    def set_clock(self, by: float) -> None:
+        self.wall += by
+
+    def reboots(self, clock_off_by: float) -> None:
+        self.wall += clock_off_by
+        self.boot += "+"
+        self.uptime = 3.0
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+class Clock:
+    """A clock that a test moves: `clock.now += 60`."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(opened: Store, clock: Clock) -> Store:
+    opened.clock = clock
+    return opened
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from postroom import store
 from postroom.deadline import Deadline
 from postroom.store import Event, Reported, Suppression
 from postroom.store.address import fold
-from postroom.store.sqlite import DELIVERY_LIFETIME, EVENT_LIFETIME, PAGE, PRUNED_PER_CALL
+from postroom.store.engine import PAGE
+from postroom.store.sqlite import DELIVERY_LIFETIME, EVENT_LIFETIME, PRUNED_PER_CALL
 
 if TYPE_CHECKING:
     from postroom.store import Store
@@ -171,24 +172,21 @@ def test_many_events_come_whole_and_in_order(opened: Store) -> None:
     assert [event.key for event in opened.events()] == keys
 
 
-def test_old_deliveries_go_a_few_with_each_new_one(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_deliveries_go_a_few_with_each_new_one(timed: Store, clock: Any) -> None:
     count = 3 * PRUNED_PER_CALL
     for number in range(count):
-        opened.claim(bytes([number]))
-        opened.done(bytes([number]), "2.0.0 ok")
-    later = time.time() + DELIVERY_LIFETIME + 10
-    monkeypatch.setattr(time, "time", lambda: later)
-    assert opened.claim(b"new 1") is None
-    assert opened.claim(bytes([PRUNED_PER_CALL])) == "2.0.0 ok", "more rows went than one call may take"
-    assert opened.claim(bytes([0])) is None, "the oldest is forgotten"
+        timed.claim(bytes([number]))
+        timed.done(bytes([number]), "2.0.0 ok")
+    clock.now += DELIVERY_LIFETIME + 10
+    assert timed.claim(b"new 1") is None
+    assert timed.claim(bytes([PRUNED_PER_CALL])) == "2.0.0 ok", "more rows went than one call may take"
+    assert timed.claim(bytes([0])) is None, "the oldest is forgotten"
     for number in range(4):
-        opened.claim(b"another %d" % number)
-    assert opened.claim(bytes([count - 1])) is None
+        timed.claim(b"another %d" % number)
+    assert timed.claim(bytes([count - 1])) is None
 
 
-def test_old_events_go_with_all_that_belongs_to_them(opened: Store, state: Path) -> None:
-    import sqlite3
-
+def test_old_events_go_with_all_that_belongs_to_them(opened: Any) -> None:
     now = int(time.time())
     opened.record(Event(b"new", now, "failed", recipients=[Reported("a@x")], fields={"a": "b"}))
     for number in range(3):
@@ -197,10 +195,18 @@ def test_old_events_go_with_all_that_belongs_to_them(opened: Store, state: Path)
         )
         opened.record(old)
     assert [event.key for event in opened.events()] == [b"new"]
-    with sqlite3.connect(state / "state.db") as connection:
-        for table in ("events", "event_recipients", "event_fields"):
-            assert connection.execute("SELECT count(*) FROM " + table).fetchone() == (1,)
-    connection.close()
+    for table in ("events", "event_recipients", "event_fields"):
+        assert opened.read("SELECT count(*) FROM " + table) == [(1,)]
+
+
+def test_events_of_a_clock_that_was_wrong_keep_no_older_ones(timed: Store, clock: Any) -> None:
+    now = int(clock.now)
+    for number in range(2 * PRUNED_PER_CALL):
+        timed.record(Event(b"future %d" % number, now + 400 * 86400, "failed"))
+    timed.record(Event(b"old", now, "failed"))
+    clock.now += EVENT_LIFETIME + 10
+    timed.record(Event(b"new", int(clock.now), "failed"))
+    assert b"old" not in {event.key for event in timed.events()}
 
 
 def test_long_texts_are_cut(opened: Store) -> None:

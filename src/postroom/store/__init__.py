@@ -1,4 +1,4 @@
-"""State that outlives a process: suppressed addresses, events, deliveries that were made.
+"""State that outlives a process: suppressed addresses, events, deliveries that were made, what rules count.
 
     store = open("/var/lib/postroom", deadline)
     store.suppression("bob@example.com")
@@ -13,18 +13,28 @@ from postroom.store.values import Event, Reported, Suppression
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Protocol
 
     from postroom.deadline import Deadline
+    from postroom.store.rows import Greylisted, Met, Pool, Rate
 
     class Store(Protocol):
         """Every method raises status.Fault, and waits no longer than `deadline`, which may be replaced by another.
 
-        A Store belongs to the thread that opened it.
+        A Store belongs to the thread that opened it. Keys are texts of any kind, strangers' too. Where `dry` is set,
+        everything is answered as ever, and nothing is kept. Setting `clock` (Unix time in seconds) has it believed:
+        without one, the store keeps a time of its own, which a host's clock that jumps does not move (clock.py).
         """
 
         deadline: Deadline
+        dry: bool
+
+        @property
+        def clock(self) -> Callable[[], float]: ...
+
+        @clock.setter
+        def clock(self, clock: Callable[[], float]) -> None: ...
 
         def suppression(self, address: str) -> Suppression | None:
             """What suppresses `address` now, if anything does."""
@@ -55,14 +65,65 @@ if TYPE_CHECKING:
         def done(self, key: bytes, text: str) -> None:
             """The delivery `key` was made; `text` is its outcome (`str(outcome)`)."""
 
+        def seen(self, name: str, key: tuple[str, ...], within: float, once: str = "") -> bool:
+            """Whether the key was met within so many seconds before. From now on it was, but for the same `once`."""
+
+        def greylist(
+            self, pool: str, key: tuple[str, ...], delay: float, retry: float, lifetime: float, auto_allow: int = 0
+        ) -> int:
+            """Seconds that this key of this pool of clients has to wait still; 0: it may pass."""
+
+        def rate(
+            self,
+            name: str,
+            key: tuple[str, ...],
+            limits: Sequence[tuple[int, float]],
+            amount: int = 1,
+            once: str = "",
+        ) -> int:
+            """Count `amount` where that stays within every (number, seconds) of `limits`: 0. Never more than the number
+            is counted in any stretch of so many seconds.
+
+            Else it is not counted: seconds until it would fit; the whole window where it never will. What is asked
+            with the same `once` counts once, and is answered the same; a refusal, until that wait is over.
+            """
+
+        def counts(self) -> dict[str, int]:
+            """How many rows there are of seen, greylist, pools, rates and verdicts (answers by `once`)."""
+
+        def rates(self) -> Iterator[Rate]:
+            """What has been used of limits."""
+
+        def greylisted(self) -> Iterator[Greylisted]:
+            """The keys of the greylist."""
+
+        def pools(self) -> Iterator[Pool]:
+            """The pools of clients that pass the greylist."""
+
+        def met(self) -> Iterator[Met]:
+            """The keys of `seen`."""
+
+        def forget(self, id: str) -> int:
+            """Take away the rows that the four above show under this id: how many. Raises ValueError for no id."""
+
+        def let_pass(self, id: str, pool: bool = False) -> str | None:
+            """Let a key of the greylist pass, or all keys of its pool: that pool's name; None: there is no such key."""
+
         def close(self) -> None: ...
 
 
-__all__ = ["Event", "Reported", "Suppression", "open"]
+__all__ = ["Event", "Reported", "Suppression", "memory", "open"]
 
 
-def open(state_directory: str, deadline: Deadline) -> Store:
+def open(state_directory: str, deadline: Deadline, clock: Callable[[], float] | None = None) -> Store:
     """The store in `state_directory`, which must exist; its files are made with the directory's owner."""
     from postroom.store.sqlite import SqliteStore  # sqlite3: two thirds of a bare start-up; only who needs it pays
 
-    return SqliteStore(state_directory, deadline)
+    return SqliteStore(state_directory, deadline, clock)
+
+
+def memory(clock: Callable[[], float] | None = None) -> Store:
+    """A store that is empty at first and gone with the object, for what must touch no file."""
+    from postroom.store.sqlite import Memory
+
+    return Memory(clock)

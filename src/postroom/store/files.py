@@ -12,6 +12,8 @@ import stat
 
 DATABASE = "state.db"
 LOCK = "state.lock"
+# SQLite's write-ahead log. Without its database it is poison for the next one, into which SQLite would replay it.
+LOG = "state.db-wal"
 
 
 def provide(directory: str, name: str) -> str:
@@ -26,6 +28,24 @@ def provide(directory: str, name: str) -> str:
         # Root, who follows no link that the service user could have put here, needs this as much as SQLite does.
         raise OSError(f"{path}: not a regular file")
     return path
+
+
+def exists(directory: str, name: str) -> bool:
+    """Whether there is anything of this name, were it a link to nowhere."""
+    try:
+        os.lstat(f"{directory}/{name}")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def inode(path: str) -> tuple[int, int]:
+    """Which file this is; (0, 0) for none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
 
 
 def _make(directory: str, path: str) -> None:
