@@ -1,36 +1,30 @@
-"""The resolver: a blocking loop over the machines of postroom.mx, with the plans kept for their TTL.
+"""The resolver: a blocking loop over the machines of mx.py and dnsname.py, with what they found kept for its TTL.
 
-Which server is asked, for how long, and how long its answer is believed. dnsquery.py holds the exchange with one.
+What is asked, what at the same time, and how long an answer is believed. dnsservers.py says whom.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 
-from postroom import mx
-from postroom.dnsquery import Failure, Server, ask, parse_server, show_server
+from postroom import dnsname, mx
+from postroom.deadline import Deadline
+from postroom.dnscache import Memory, Turns
+from postroom.dnsservers import RESOLV_CONF, ROUNDS, TRY_SECONDS, Servers, load
+from postroom.rules import Unknown
+from postroom.rules.dnsbl import ZONES_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
     from collections.abc import Callable, Generator
     from typing import TypeVar
 
-    from postroom.deadline import Deadline
+    from postroom.dnsquery import Server
 
     T = TypeVar("T")
-
-# A recursive resolver that walks from the root answers within a second as a rule; one that is down must leave time for
-# the next inside the 10 s or so that a policy decision may take. Two rounds, since UDP loses packets.
-TRY_SECONDS = 2.0
-ROUNDS = 2
-
-# As the C library: it reads no more than three servers (MAXNS), and asks the local host where there is none.
-RESOLV_CONF = "/etc/resolv.conf"
-MAX_SERVERS = 3
-MAX_RESOLV_CONF = 64 * 1024
-LOCAL = "127.0.0.1"
+    Texts = tuple[str, ...] | Unknown
 
 # One SMTP session asks for the same domain at several stages and for each recipient: a TTL of 0 must not ask each time.
 MIN_TTL = 5
@@ -42,15 +36,29 @@ MAX_NEGATIVE_TTL = 3600
 FAILURE_TTL = 5
 
 # A plan weighs 1 and 1 for each host; a host of the longest name takes some 400 bytes, so the cache ends at 8 MB even
-# where every domain in it is hostile. Of ordinary domains it holds 7000.
+# where every domain in it is hostile. Of ordinary domains it holds 7000. The same again for what is no plan.
 MAX_WEIGHT = 20_000
+
+# A reply of 64 KiB holds four thousand addresses. Nobody who means well has more.
+MAX_RECORDS = 100
+
+# A hosting company's machine may have a name for each customer; one that proves anything has few (smtpd(8) and
+# getnameinfo(3) look at one).
+MAX_NAMES = 10
+
+NO_TIME = "defer 4.4.3 Host or domain name not found, try again"
+FOR_ALL = float("inf")  # a failure that more time would not have changed
+
+# For a thread to come back that has met its deadline.
+GRACE = 0.2
 
 
 class Resolver:
-    """Plans for domains from `servers` ("192.0.2.1", "127.0.0.1:5353", "[::1]:5353"; none: resolv.conf's).
+    """Answers of `servers` ("192.0.2.1", "127.0.0.1:5353", "[::1]:5353"; none: resolv.conf's).
 
-    ValueError for a server that is no address; nothing else is ever raised: what goes wrong is a plan of state "error",
-    its reason naming server and code. `timeout` is for one try; the caller's deadline stands above all of them.
+    ValueError for a server that is no address; nothing else is ever raised. What goes wrong is a plan of state "error",
+    or Unknown; its reason names server and code. `timeout` is for one try; the caller's deadline stands above all of
+    them. What is no plan has as long as one server has for its tries, however many servers and questions there are.
     """
 
     def __init__(
@@ -62,63 +70,158 @@ class Resolver:
         resolv_conf: str = RESOLV_CONF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.port = port
         self.timeout = timeout
-        self._given = tuple(parse_server(server, port) for server in servers)
-        self._resolv_conf = resolv_conf
-        self._read: tuple[tuple[int, int], tuple[Server, ...]] = ((0, 0), ())
-        self._good: Server | None = None
+        self._servers = Servers(servers, port, timeout, resolv_conf)
         self._clock = clock
-        self._cache = _Cache()
+        self._plans = Memory(MAX_WEIGHT)
+        self._answers = Memory(MAX_WEIGHT)
+        self._turns = Turns()
 
-    def plan(self, domain: str, deadline: Deadline) -> mx.Plan:
-        """Where mail for `domain` goes, from the cache or by asking."""
-        key = domain.lower()
-        known = self._cache.get(key, self._clock())
-        if known is not None:
-            return known
-        start = self._clock()
-        plan, questions = self._run(mx.resolution(domain), deadline)
-        cut_short = deadline.expired and self._clock() - start < self.timeout
-        if questions and not (plan.state == "error" and cut_short):  # no time for one full try proves nothing
-            self._cache.put(key, plan, start + _hold(plan))
-        return plan
+    def plan(self, domain: str, deadline: Deadline, stale: float = 0.0) -> mx.Plan:
+        """Where mail for `domain` goes, from the cache or by asking; threads that want the same ask once.
+
+        Where DNS does not tell, a plan that expired less than `stale` seconds ago is given as it was, marked stale.
+        """
+        plan = self._plan(domain, domain.lower(), deadline)
+        if plan.state != "error" or stale <= 0:
+            return plan
+        old: mx.Plan | None = self._plans.answers.get(domain.lower(), self._clock(), stale)
+        return plan if old is None else _aged(old, plan)
+
+    def _plan(self, domain: str, key: str, deadline: Deadline) -> mx.Plan:
+        while True:
+            known: mx.Plan | None = self._plans.known(key, self._clock(), deadline.remaining())
+            if known is not None:
+                return known
+            if self._turns.take(key, deadline.remaining()):
+                try:
+                    return self._find(self._plans, key, mx.resolution(domain), deadline, _plan_terms)
+                finally:
+                    self._turns.done(key)
+            if deadline.expired:
+                return mx.Plan(key, "error", (), 0, "no time left to wait for who is asking already", NO_TIME)
+
+    def addresses(self, host: str, deadline: Deadline) -> Texts:
+        """The A and AAAA records of a host. Unknown where one of the two is: who has no AAAA says so."""
+        octets = dnsname.packed(host)
+        if octets is not None:
+            return (dnsname.unpacked(octets),)
+        name = _dns_name(host.removeprefix("*."))  # smtp(8) asks for an MX target with a star as for any other
+        if not name or isinstance(name, Unknown):
+            return name or ()
+        full = f"*.{name}" if host.startswith("*.") else name
+        found: tuple[str, ...] = ()
+        for answer in self._at_once(((full, "A"), (full, "AAAA")), deadline).values():
+            texts = _texts(answer)
+            if isinstance(texts, Unknown):
+                return texts
+            found += texts
+        return found
+
+    def name_servers(self, domain: str, deadline: Deadline) -> Texts:
+        """The names of the name servers of a domain, or of the nearest domain above it that has any."""
+        name = "" if dnsname.packed(domain) else _dns_name(domain)
+        if not name or isinstance(name, Unknown):
+            return name or ()
+        return _texts(self._at_once(((name, "NS"),), deadline)[name, "NS"])
+
+    def dnsbl(self, name: str, zones: tuple[str, ...], deadline: Deadline) -> dict[str, Texts]:
+        """What each of the lists says of an address or a domain: the addresses it answers with, none where not listed.
+
+        All are asked at the same time, so that a slow one costs its own answer and no other's.
+        """
+        prefix = _dns_name(name)
+        if not prefix or isinstance(prefix, Unknown):
+            return dict.fromkeys(zones, prefix or ())
+        full = {zone: f"{prefix}.{zone}" for zone in zones[:ZONES_LIMIT]}
+        wanted = {zone: (full[zone], "A") for zone in full if mx.valid_hostname(full[zone])}
+        answers = self._at_once(tuple(wanted.values()), deadline)
+        found: dict[str, Texts] = dict.fromkeys(zones, Unknown(f"more than {ZONES_LIMIT} zones"))
+        for zone in full:  # a name too long for DNS is in no list
+            found[zone] = _texts(answers[wanted[zone]]) if zone in wanted else ()
+        return found
+
+    def fcrdns(self, address: str, deadline: Deadline) -> bool | Unknown:
+        """Whether a name of the address has the address (RFC 8601 section 3). The first MAX_NAMES by alphabet count."""
+        octets = dnsname.packed(address)
+        if octets is None:
+            return Unknown(f"not an address: {address[:60]!a}")
+        reverse = (dnsname.reverse_name(octets), "PTR")
+        names = _texts(self._at_once((reverse,), deadline)[reverse])
+        if isinstance(names, Unknown):
+            return names
+        kind = "A" if len(octets) == 4 else "AAAA"
+        good = sorted(filter(mx.valid_hostname, names))[:MAX_NAMES]
+        found = [_texts(answer) for answer in self._at_once(tuple((name, kind) for name in good), deadline).values()]
+        known = (text for texts in found if not isinstance(texts, Unknown) for text in texts)
+        if any(dnsname.packed(text) == octets for text in known):
+            return True
+        return next((texts for texts in found if isinstance(texts, Unknown)), False)
 
     def reach(self, plan: mx.Plan, deadline: Deadline) -> tuple[tuple[mx.Host, ...], str]:
         """The addresses of the plan's hosts, and what smtp(8) would do with them."""
         return self._run(mx.addresses(plan), deadline)[0]
 
     def servers(self) -> tuple[Server, ...]:
-        """Whom it asks: the servers given, else resolv.conf's, read again when it changes; the last good one first."""
-        servers = self._given or self._configured()
-        if self._good in servers:
-            return (self._good, *(server for server in servers if server != self._good))
-        return servers
+        """Whom it asks, the last one that answered first."""
+        return self._servers.all()
 
-    def ask(self, question: mx.Question, deadline: Deadline) -> mx.Answer:
-        """Ask the servers in turn, those that stay silent a second time; what each of them did is in the text."""
-        try:
-            import dns.message  # noqa: F401  (here, so that a broken installation shows as such, not as a dead server)
-        except Exception as fault:  # a half-installed package may raise anything; our fault, not the domain's
-            return mx.Answer(mx.SERVFAIL, text=f"dnspython cannot be loaded: {fault}")
-        servers = self.servers()
-        turns = servers * ROUNDS
-        failures: dict[Server, Failure] = {}
-        for turn, server in enumerate(turns):
-            if server in failures and not failures[server].again:
-                continue
-            left = deadline.remaining()
-            if left <= 0:
-                break
+    def _at_once(self, questions: tuple[mx.Question, ...], deadline: Deadline) -> dict[mx.Question, mx.Answer]:
+        """An Answer for each. Of several, each that is not in the cache is asked in a thread of its own."""
+        limit = Deadline(deadline.remaining(self.timeout * ROUNDS))
+        now = self._clock()
+        found = {question: self._answers.known(question, now, limit.remaining()) for question in questions}
+        missing = [question for question, answer in found.items() if answer is None]
+        if len(missing) > 1:
+            load()  # once and here: modules that import each other are not for many threads to load
+        gates = [self._begin(found, question, limit) for question in missing[1:]]
+        for question in missing[:1]:
+            self._look_up(found, question, limit)
+        for gate in gates:
+            gate.acquire(True, limit.remaining() + GRACE)
+        late = mx.Answer(mx.TIMEOUT, text="no answer in time")
+        return {question: found[question] or late for question in questions}
+
+    def _begin(self, found: dict[mx.Question, mx.Answer | None], question: mx.Question, limit: Deadline) -> LockType:
+        """Look up in another thread, which releases the lock when it is done; here, where no thread is to be had."""
+        gate = allocate_lock()
+        gate.acquire()
+
+        def work() -> None:
             try:
-                seconds = min(self.timeout, left / (len(turns) - turn))
-                answer = ask(question, server, seconds, edns=turn < len(servers))  # some firewalls drop EDNS
-            except Failure as failure:
-                failures[server] = failure
-                continue
-            self._good = server
-            return answer
-        return _failed(question, failures)
+                self._look_up(found, question, limit)
+            finally:
+                gate.release()
+
+        try:
+            start_new_thread(work, ())
+        except RuntimeError:
+            work()
+        return gate
+
+    def _look_up(self, found: dict[mx.Question, mx.Answer | None], question: mx.Question, limit: Deadline) -> None:
+        name, kind = question
+        machine = dnsname.name_servers(name) if kind == "NS" else mx.chase(name, kind)
+        found[question] = self._find(self._answers, question, _bounded(machine), limit, _answer_terms)
+
+    def _find(
+        self,
+        memory: Memory,
+        key: object,
+        machine: Generator[mx.Question, mx.Answer, T],
+        deadline: Deadline,
+        terms: Callable[[T], tuple[int, int | None]],
+    ) -> T:
+        """Drive the machine, and keep what it ends with on these terms: weight, and seconds or None for a failure."""
+        start, seconds = self._clock(), deadline.remaining()
+        value, questions = self._run(machine, deadline)
+        weight, hold = terms(value)
+        if questions and hold is None:
+            cut_short = deadline.expired and self._clock() - start < self.timeout  # not one full try: it proves little
+            memory.fail(key, value, seconds if cut_short else FOR_ALL, self._clock() + FAILURE_TTL)
+        elif questions and hold is not None:
+            memory.answers.put(key, value, weight, start + hold)
+        return value
 
     def _run(self, machine: Generator[mx.Question, mx.Answer, T], deadline: Deadline) -> tuple[T, int]:
         """Drive a machine to its end; its value, and how many questions that took."""
@@ -127,78 +230,45 @@ class Resolver:
             question = next(machine)
             while True:
                 questions += 1
-                question = machine.send(self.ask(question, deadline))
+                question = machine.send(self._servers.ask(question, deadline))
         except StopIteration as end:
             return end.value, questions
 
-    def _configured(self) -> tuple[Server, ...]:
-        try:
-            stat = os.stat(self._resolv_conf)
-            stamp = (stat.st_mtime_ns, stat.st_ino)
-            if self._read[0] != stamp:
-                self._read = (stamp, _read_resolv_conf(self._resolv_conf, self.port))
-        except OSError:
-            return ((LOCAL, self.port),)
-        return self._read[1]
+
+def _dns_name(name: str) -> str | Unknown:
+    try:
+        return dnsname.listed_as(name)
+    except ImportError:  # our installation, not their name
+        return Unknown("the Python package idna is missing")
 
 
-class _Cache:
-    """Plans until their time is up, the longest unused going first when it is full."""
-
-    def __init__(self) -> None:
-        self._plans: dict[str, tuple[float, mx.Plan]] = {}
-        self._weight = 0
-        self._lock = allocate_lock()
-
-    def get(self, key: str, now: float) -> mx.Plan | None:
-        with self._lock:
-            until, plan = self._plans.pop(key, (now, None))
-            if plan is None:
-                return None
-            if until <= now:
-                self._weight -= 1 + len(plan.hosts)
-                return None
-            self._plans[key] = (until, plan)  # to the end of the queue
-            return plan
-
-    def put(self, key: str, plan: mx.Plan, until: float) -> None:
-        with self._lock:
-            self._forget(key)
-            self._plans[key] = (until, plan)
-            self._weight += 1 + len(plan.hosts)
-            while self._weight > MAX_WEIGHT:
-                self._forget(next(iter(self._plans)))
-
-    def _forget(self, key: str) -> None:
-        if key in self._plans:
-            self._weight -= 1 + len(self._plans.pop(key)[1].hosts)
+def _plan_terms(plan: mx.Plan) -> tuple[int, int | None]:
+    most = MAX_NEGATIVE_TTL if plan.state == "none" else MAX_TTL
+    return 1 + len(plan.hosts), None if plan.state == "error" else min(max(plan.ttl, MIN_TTL), most)
 
 
-def _hold(plan: mx.Plan) -> int:
-    if plan.state == "error":
-        return FAILURE_TTL
-    return min(max(plan.ttl, MIN_TTL), MAX_NEGATIVE_TTL if plan.state == "none" else MAX_TTL)
+def _answer_terms(answer: mx.Answer) -> tuple[int, int | None]:
+    if answer.kind != mx.RECORDS and mx.VERDICTS[answer.kind][0] == "error":
+        return 1, None
+    most = MAX_TTL if answer.records else MAX_NEGATIVE_TTL
+    return 1 + len(answer.records), min(max(answer.ttl, MIN_TTL), most)
 
 
-def _read_resolv_conf(path: str, port: int) -> tuple[Server, ...]:
-    """The `nameserver` lines of resolv.conf(5). Its options are not read: the deadline is the caller's."""
-    servers = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file.read(MAX_RESOLV_CONF).splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "nameserver":
-                try:
-                    servers.append(parse_server(words[1], port))
-                except ValueError:
-                    continue
-    return tuple(servers[:MAX_SERVERS]) or ((LOCAL, port),)
+def _bounded(machine: Generator[mx.Question, mx.Answer, mx.Answer]) -> Generator[mx.Question, mx.Answer, mx.Answer]:
+    found = yield from machine
+    return mx.Answer(found.kind, found.records[:MAX_RECORDS], found.ttl, found.text)
 
 
-def _failed(question: mx.Question, failures: dict[Server, Failure]) -> mx.Answer:
-    """The answer when no server gave one. Hard only if all said so: one that may pass says nothing for sure."""
-    name, kind = question
-    if not failures:
-        return mx.Answer(mx.TIMEOUT, text=f"no time left to ask for {kind} {name}")
-    soft = [failure.kind for failure in failures.values() if failure.kind != mx.FAILED]
-    said = ", ".join(f"{failure.text} from {show_server(server)}" for server, failure in failures.items())
-    return mx.Answer(soft[-1] if soft else mx.FAILED, text=f"{said} for {kind} {name}")
+def _texts(answer: mx.Answer) -> Texts:
+    """The names or addresses of an Answer; none where there is no such name, or none that can be followed."""
+    if answer.kind != mx.RECORDS and mx.VERDICTS[answer.kind][0] == "error":
+        return Unknown(answer.text or answer.kind)
+    return tuple(dict.fromkeys(record[4] for record in answer.records))
+
+
+def _aged(plan: mx.Plan, failure: mx.Plan) -> mx.Plan:
+    """A copy of the plan that says of itself that it has expired, and why there is no other."""
+    notes = (*plan.notes, f"an earlier answer, since now: {failure.reason}")
+    old = mx.Plan(plan.domain, plan.state, plan.hosts, plan.ttl, plan.reason, plan.outcome, notes)
+    old.stale = True
+    return old

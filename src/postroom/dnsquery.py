@@ -25,7 +25,14 @@ Server = tuple[str, int]
 UDP_PAYLOAD = 1232
 
 # The types that the machines ask for, by number, with dnspython's name of what is in them.
-FIELDS = {15: ("MX", "exchange"), 5: ("CNAME", "target"), 1: ("A", "address"), 28: ("AAAA", "address")}
+FIELDS = {
+    15: ("MX", "exchange"),
+    5: ("CNAME", "target"),
+    1: ("A", "address"),
+    28: ("AAAA", "address"),
+    2: ("NS", "target"),
+    12: ("PTR", "target"),
+}
 
 
 class Failure(Exception):
@@ -81,7 +88,10 @@ def _exchange(question: mx.Question, server: Server, end: float, edns: bool) -> 
     import dns.message
 
     name, kind = question
-    query = dns.message.make_query(name, kind, use_edns=0 if edns else False, payload=UDP_PAYLOAD).to_wire()
+    try:
+        query = dns.message.make_query(name, kind, use_edns=0 if edns else False, payload=UDP_PAYLOAD).to_wire()
+    except Exception:  # a name out of a stranger's record: mx.py lets only some of them pass, the codec may be stricter
+        raise Failure(mx.MALFORMED, "no name to ask for") from None
     reply = _udp(query, server, end)
     if reply[2] & 2:  # TC: whatever came with it may be cut anywhere
         reply = _tcp(query, server, end)

@@ -84,10 +84,10 @@ class Plan:
     `state`: mx, implicit (no MX; the domain is its own host), null (RFC 7505), none (no such host), literal, error
     (DNS did not say). `hosts`: (preference, name), sorted; `primary` the names of the lowest preference, `every` all.
     `outcome`: "deliver", "bounce 5.x.x text" or "defer 4.x.x text" as smtp(8) would, where "deliver" stands under the
-    condition that a host has an address. `notes`: what a person should know besides.
+    condition that a host has an address. `notes`: what a person should know besides. `stale`: an expired one.
     """
 
-    __slots__ = ("domain", "every", "hosts", "notes", "outcome", "primary", "reason", "state", "ttl")
+    __slots__ = ("domain", "every", "hosts", "notes", "outcome", "primary", "reason", "stale", "state", "ttl")
 
     def __init__(
         self,
@@ -108,6 +108,7 @@ class Plan:
         self.reason = reason
         self.outcome = outcome
         self.notes = notes
+        self.stale = False
 
     def __repr__(self) -> str:
         return f"Plan({self.domain!r}, {self.state!r}, {self.hosts!r}, {self.reason!r}, {self.outcome!r})"
@@ -131,7 +132,7 @@ def resolution(domain: str) -> Generator[Question, Answer, Plan]:
     if plan is not None:
         return plan
     name = to_ascii(domain)
-    found = yield from _chase(name, "MX")
+    found = yield from chase(name, "MX")
     if found.kind == RECORDS:
         return _by_records(name, found)
     if found.kind in (NODATA, NXDOMAIN, LOOP):  # all the same to smtp(8): DNS_NOTFOUND, and it asks for addresses
@@ -214,14 +215,14 @@ def _invalid(domain: str, reason: str) -> Plan:
     return Plan(domain[:MAX_DOMAIN].lower(), "none", (), 0, f"{reason}: {domain[:100]!a}", BAD_SYNTAX)
 
 
-def _chase(name: str, kind: str) -> Generator[Question, Answer, Answer]:
+def chase(name: str, kind: str) -> Generator[Question, Answer, Answer]:
     """Ask for `kind` at `name` and on along CNAMEs; the Answer at the end holds records of that kind only."""
     ttl, seen = 1 << 31, {name}
     for _ in range(MAX_QUESTIONS):
         answer = yield (name, kind)
         if answer.kind != RECORDS:
             return Answer(answer.kind, (), min(ttl, answer.ttl), answer.text)
-        target, ttl, trouble = _follow(name, answer.records, ttl, seen)
+        target, ttl, trouble = _follow(name, answer.records, ttl, seen, kind)
         if trouble:
             return Answer(trouble, (), ttl, f"{trouble} at the end of the CNAMEs of {name}")
         found = tuple(record for record in answer.records if record[:2] == (target, kind))
@@ -233,7 +234,7 @@ def _chase(name: str, kind: str) -> Generator[Question, Answer, Answer]:
     return Answer(LOOP, (), 0, f"more than {MAX_QUESTIONS} CNAMEs to follow, the last at {name}")
 
 
-def _follow(name: str, records: tuple[Record, ...], ttl: int, seen: set[str]) -> tuple[str, int, str]:
+def _follow(name: str, records: tuple[Record, ...], ttl: int, seen: set[str], kind: str) -> tuple[str, int, str]:
     """The name at the end of the CNAMEs among `records`, the shortest TTL on the way, and the trouble that ended it.
 
     Records of names that are not on the way do not count, whoever put them into the reply.
@@ -242,7 +243,7 @@ def _follow(name: str, records: tuple[Record, ...], ttl: int, seen: set[str]) ->
     while name in aliases:
         _, _, hold, _, name = aliases[name]
         ttl = min(ttl, hold)
-        if not valid_hostname(name):
+        if kind != "PTR" and not valid_hostname(name):  # RFC 2317 has slashes in reverse names
             return name, ttl, BAD_NAME
         if name in seen:
             return name, ttl, LOOP
@@ -254,10 +255,10 @@ def _addresses(name: str, every: bool) -> Generator[Question, Answer, Answer]:
     """Ask for A, then AAAA (only where A gave nothing, unless `every`); the worse Answer where neither has any."""
     if is_address(name):  # RFC 5321 forbids it as an MX target, and it works: no question
         return Answer(RECORDS, ((name, "A", 0, 0, name),))
-    found = yield from _chase(name, "A")
+    found = yield from chase(name, "A")
     if found.kind == RECORDS and not every:
         return found
-    second = yield from _chase(name, "AAAA")
+    second = yield from chase(name, "AAAA")
     if found.kind == RECORDS == second.kind:
         return Answer(RECORDS, found.records + second.records, min(found.ttl, second.ttl))
     if RECORDS in (found.kind, second.kind):

@@ -23,6 +23,11 @@ ZONES = {
     "half.test": "@ MX 10 a.broken.test.\n@ MX 20 a.good.test.\n",
     "dead.test": "@ MX 10 a.broken.test.\n@ MX 20 nx.good.test.\n",
     "gone.test": "@ MX 10 nx.good.test.\n",
+    "big.test": "@ MX 10 aspmx.l.google.com.\n@ MX 10 mxa.mailgun.org.\n@ MX 20 mx.zoho.eu.\n"
+    "@ MX 30 alt1.aspmx.l.google.com.\n",
+    "google.com": "aspmx.l A 192.0.2.5\nalt1.aspmx.l A 192.0.2.6\n",
+    "mailgun.org": "mxa A 192.0.2.7\n",
+    "zoho.eu": "mx A 192.0.2.8\n",
 }
 
 
@@ -85,7 +90,7 @@ def test_one_failure_among_several_domains_shows_in_the_status(nsd) -> None:
 def test_json_is_one_object_a_line_with_these_fields(nsd) -> None:
     result = postroom("--json", "--server", nsd.address, "TWICE.test.", "broken.test")
     first, second = (json.loads(line) for line in result.output.splitlines())
-    host = {"name": "a.good.test", "addresses": ["192.0.2.2"], "trouble": ""}
+    host = {"name": "a.good.test", "provider": "", "addresses": ["192.0.2.2"], "trouble": ""}
     assert first == {
         "asked": "TWICE.test.",
         "domain": "twice.test",
@@ -93,6 +98,7 @@ def test_json_is_one_object_a_line_with_these_fields(nsd) -> None:
         "hosts": [{"preference": 10, "primary": True, **host}, {"preference": 20, "primary": False, **host}],
         "primary": ["a.good.test"],
         "every": ["a.good.test"],
+        "providers": [],
         "ttl": 300,
         "reason": "",
         "notes": [],
@@ -100,6 +106,18 @@ def test_json_is_one_object_a_line_with_these_fields(nsd) -> None:
     }
     assert (second["state"], second["hosts"]) == ("error", [])
     assert second["reason"] == f"SERVFAIL from {nsd.address} for MX broken.test"
+
+
+def test_it_names_the_providers_as_rules_do(nsd) -> None:
+    lines = postroom("--server", nsd.address, "big.test").output.splitlines()
+    assert lines[-4:-1] == [
+        "  provider:google (Gmail, Google Workspace)",
+        "  provider:mailgun (Mailgun)",
+        "  provider:zoho (Zoho Mail), backup only",
+    ]
+    told = json.loads(postroom("--json", "--server", nsd.address, "big.test").output)
+    assert [host["provider"] for host in told["hosts"]] == ["google", "mailgun", "zoho", "google"]
+    assert told["providers"] == ["google", "mailgun"]
 
 
 def test_json_of_text_that_is_no_text(nsd) -> None:

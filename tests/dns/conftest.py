@@ -20,7 +20,8 @@ MANY = "".join(f"@ MX {number} mx{number}.a-rather-long-label-to-fill-the-packet
 ZONES = {
     "victim.test": "@ 300 MX 10 mx1.shadysmtpd.test.\n@ 300 MX 20 Backup.Good.test.\nwww 60 CNAME victim.test.\n",
     "equal.test": "@ MX 10 b.good.test.\n@ MX 10 a.good.test.\n",
-    "good.test": "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8::1\nalias CNAME mx\n",
+    "good.test": "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8::1\nalias CNAME mx\nfour A 192.0.2.4\n"
+    "* A 192.0.2.99\nleaf.deep TXT x\ncut NS ns.elsewhere.test.\n",
     "implicit.test": "@ A 192.0.2.7\n",
     "six.test": "@ AAAA 2001:db8::7\n",
     "null.test": "@ 120 MX 0 .\n",
@@ -35,6 +36,14 @@ ZONES = {
     "halfdead.test": "@ MX 10 a.broken.test.\n@ MX 20 mx.good.test.\n",
     "dead.test": "@ MX 10 a.broken.test.\n",
     "xn--bcher-kva.test": "@ MX 10 mx.good.test.\n",
+    "2.0.192.in-addr.arpa": "1 PTR mx.good.test.\n3 PTR mx.good.test.\n4 PTR four.good.test.\n4 PTR nx.empty.test.\n"
+    "5 PTR a.broken.test.\n6 PTR a.broken.test.\n6 PTR mx.good.test.\n7 CNAME 7.0/25\n7.0/25 PTR implicit.test.\n"
+    "9 PTR a\\032b.test.\n" + "".join(f"8 PTR h{number:02}.good.test.\n" for number in range(12)),
+    "8.b.d.0.1.0.0.2.ip6.arpa": "1" + ".0" * 23 + " PTR mx.good.test.\n",
+    "bl.test": "2.2.0.192 A 127.0.0.2\n2.2.0.192 A 127.0.0.10\n2.2.0.192 TXT listed\n"
+    "1" + ".0" * 23 + ".8.b.d.0.1.0.0.2 A 127.0.0.3\n"
+    "evil.test A 127.0.1.2\nxn--bcher-kva.test A 127.0.1.3\nalso.test CNAME evil.test\n",
+    "empty.bl.example": "",
 }
 
 
@@ -47,17 +56,29 @@ def nsd() -> Iterator[Nameserver]:
 Talk = Callable[[bytes], list[bytes]]
 
 
+def both() -> tuple[socket.socket, socket.socket]:
+    """A listening TCP socket and a UDP one with the same port; others on this machine take ports too."""
+    while True:
+        streams = socket.create_server(("127.0.0.1", 0))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(streams.getsockname())
+        except OSError:
+            streams.close()
+            datagrams.close()
+            continue
+        return streams, datagrams
+
+
 class Server:
     """A socket on loopback that sends what `talk` makes of each query; over TCP what `tcp` does, byte for byte."""
 
     def __init__(self, talk: Talk, tcp: Talk | None) -> None:
         self.talk, self.tcp = talk, tcp
         self.queries: list[bytes] = []
-        self.datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.datagrams.bind(("127.0.0.1", 0))
+        self.streams, self.datagrams = both()
         self.port = self.datagrams.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
-        self.streams = socket.create_server(("127.0.0.1", self.port))
         self.stopped = threading.Event()
         self.threads = [threading.Thread(target=self.serve), threading.Thread(target=self.serve_tcp)]
         for sock in (self.datagrams, self.streams):

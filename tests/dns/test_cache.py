@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import dns.message
 import dns.rrset
@@ -12,6 +13,13 @@ import pytest
 from postroom import dns as postroom_dns
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
+
+
+def weight(resolver: Resolver) -> int:
+    """The weight of the plans, which is what the cache believes it to be."""
+    cache = resolver._plans.answers
+    assert cache._weight == sum(1 + len(plan.hosts) for _, _, plan in cache._entries.values())
+    return cache._weight
 
 
 class Clock:
@@ -104,7 +112,7 @@ def test_what_needs_no_question_is_not_kept(server, good) -> None:
     resolver = Resolver((server(good()).address,))
     for domain in ("[192.0.2.1]", "a..b", "", "192.0.2.1"):
         resolver.plan(domain, Deadline(5))
-    assert resolver._cache._plans == {}
+    assert resolver._plans.answers._entries == resolver._plans.failures._entries == {}
 
 
 def test_the_cache_is_bounded_by_what_is_in_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,16 +123,16 @@ def test_the_cache_is_bounded_by_what_is_in_it(server, good, monkeypatch: pytest
         resolver.plan(f"d{number}.test", Deadline(5))
         resolver.plan("d0.test", Deadline(5))  # in use: it stays
     assert len(one.queries) == 30
-    assert resolver._cache._weight == sum(1 + len(plan.hosts) for _, plan in resolver._cache._plans.values()) == 20
-    assert "d0.test" in resolver._cache._plans
-    assert "d1.test" not in resolver._cache._plans
+    assert weight(resolver) == 20
+    assert "d0.test" in resolver._plans.answers._entries
+    assert "d1.test" not in resolver._plans.answers._entries
 
 
 def test_one_plan_larger_than_the_cache_is_given_but_not_kept(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 1)
     resolver = Resolver((server(good()).address,))
     assert resolver.plan("a.test", Deadline(5)).primary == ("mx.test",)
-    assert (resolver._cache._plans, resolver._cache._weight) == ({}, 0)
+    assert (resolver._plans.answers._entries, weight(resolver)) == ({}, 0)
 
 
 def test_threads_share_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,4 +155,86 @@ def test_threads_share_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         sys.setswitchinterval(interval)
     assert states == ["mx"] * 160
-    assert resolver._cache._weight == sum(1 + len(plan.hosts) for _, plan in resolver._cache._plans.values())
+    assert weight(resolver) <= 10
+
+
+def switching(server, good):
+    """A server that can be told to fail, and the resolver that asks it."""
+    failing: list[bool] = []
+
+    def talk(query: bytes) -> list[bytes]:
+        return [query[:2] + b"\x81\x82" + bytes(8)] if failing else good(ttl=300)(query)
+
+    one, clock = server(talk), Clock()
+    return one, clock, Resolver((one.address,), timeout=0.3, clock=clock), failing
+
+
+def test_an_expired_plan_is_given_where_dns_fails_and_the_caller_allows(server, good) -> None:
+    _, clock, resolver, failing = switching(server, good)
+    fresh = resolver.plan("a.test", Deadline(5), stale=3600)
+    assert (fresh.state, fresh.stale) == ("mx", False)
+    failing.append(True)
+    clock.now += 300 + 3599
+    old = resolver.plan("A.test", Deadline(5), stale=3600)
+    assert (old.state, old.hosts, old.outcome, old.stale) == ("mx", fresh.hosts, "deliver", True)
+    assert "SERVFAIL" in old.notes[-1]
+    assert not fresh.stale  # the one in the cache is as it was
+    assert resolver.plan("a.test", Deadline(5)).state == "error"
+    clock.now += 2
+    assert resolver.plan("a.test", Deadline(5), stale=3600).state == "error"
+
+
+def test_a_failure_does_not_push_out_the_older_answer_and_does_not_outlive_a_newer_one(server, good) -> None:
+    one, clock, resolver, failing = switching(server, good)
+    resolver.plan("a.test", Deadline(5))
+    failing.append(True)
+    clock.now += 301
+    for _ in range(3):
+        assert resolver.plan("a.test", Deadline(5), stale=60).stale
+    assert len(one.queries) == 2  # a failure is remembered for who is content with an old answer too
+    failing.clear()
+    clock.now += postroom_dns.FAILURE_TTL + 0.1
+    plan = resolver.plan("a.test", Deadline(5), stale=60)
+    assert (plan.state, plan.stale) == ("mx", False)
+
+
+def test_the_hurried_do_not_wait_again_for_what_was_too_slow_for_them(server) -> None:
+    one = server(lambda _query: [])
+    resolver = Resolver((one.address,), timeout=2)
+    assert resolver.plan("a.test", Deadline(0.2)).state == "error"
+    asked = len(one.queries)
+    assert resolver.plan("a.test", Deadline(0.2)).state == "error"
+    assert len(one.queries) == asked
+    assert resolver.plan("a.test", Deadline(0.6)).state == "error"
+    assert len(one.queries) > asked
+
+
+def test_threads_that_want_the_same_ask_once(server, good) -> None:
+    def slow(query: bytes) -> list[bytes]:
+        time.sleep(0.3)
+        return good()(query)
+
+    one = server(slow)
+    resolver = Resolver((one.address,), timeout=5)
+    plans: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: plans.append(resolver.plan("a.test", Deadline(5)).primary)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (plans, len(one.queries)) == ([("mx.test",)] * 8, 1)
+
+
+def test_who_waits_for_another_does_so_no_longer_than_its_own_deadline(server) -> None:
+    resolver = Resolver((server(lambda _query: []).address,), timeout=2)
+    patient = threading.Thread(target=lambda: resolver.plan("a.test", Deadline(1.5)))
+    patient.start()
+    time.sleep(0.2)
+    start = time.monotonic()
+    plan = resolver.plan("a.test", Deadline(0.3))
+    assert time.monotonic() - start < 0.8
+    assert (plan.state, plan.outcome.split()[:2]) == ("error", ["defer", "4.4.3"])
+    patient.join()
+    assert resolver._turns._gates == {}

@@ -1,8 +1,9 @@
 """`postroom mx`: where mail for a domain goes, and what smtp(8) would do with it.
 
 With --json one object a line: `asked` (as typed), `domain` (lower case, A-labels), `state` (mx, implicit, null, none,
-literal, error), `hosts` (each `preference`, `name`, `primary`, `addresses`, `trouble`), `primary` and `every` (names),
-`ttl` (seconds), `reason`, `notes`, `outcome` ("deliver", "bounce 5.x.x text", "defer 4.x.x text").
+literal, error), `hosts` (each `preference`, `name`, `primary`, `provider`, `addresses`, `trouble`), `primary` and
+`every` (names), `providers` (of the primary hosts), `ttl` (seconds), `reason`, `notes`, `outcome` ("deliver",
+"bounce 5.x.x text", "defer 4.x.x text"). A provider is one of the shipped catalogue; empty where it knows none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from postroom import mx
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.dnsquery import parse_server
+from postroom.rules.providers import CATALOGUE, provider_of
 from postroom.status import clean
 
 STATES = {
@@ -88,6 +90,7 @@ def _json(asked: str, plan: mx.Plan, hosts: tuple[mx.Host, ...], outcome: str) -
                 "preference": host.preference,
                 "name": host.name,
                 "primary": host.preference == hosts[0].preference,
+                "provider": provider_of(host.name),
                 "addresses": host.addresses,
                 "trouble": host.trouble,
             }
@@ -95,6 +98,7 @@ def _json(asked: str, plan: mx.Plan, hosts: tuple[mx.Host, ...], outcome: str) -
         ],
         "primary": plan.primary,
         "every": plan.every,
+        "providers": _providers(plan.primary),
         "ttl": plan.ttl,
         "reason": plan.reason,
         "notes": plan.notes,
@@ -112,10 +116,23 @@ def _text(plan: mx.Plan, hosts: tuple[mx.Host, ...], outcome: str) -> list[str]:
         mark = "primary" if host.preference == hosts[0].preference else "backup"
         found = ", ".join(host.addresses) or host.trouble
         lines.append(f"  {host.preference:>5}  {host.name:<{width}}  {mark:<7}  {found}")
+    lines += _whose(plan)
     lines += [f"  note: {note}" for note in plan.notes]
     if plan.state in ("none", "error"):
         lines.append(f"  because: {clean(plan.reason)}")
     return [*lines, f"  smtp(8): {_order(hosts) if outcome == 'deliver' else outcome}"]
+
+
+def _providers(hosts: tuple[str, ...]) -> list[str]:
+    return [name for name in dict.fromkeys(map(provider_of, hosts)) if name]
+
+
+def _whose(plan: mx.Plan) -> list[str]:
+    """Who runs the hosts, by the names that rules use. Of backup hosts only a provider that is no primary one's."""
+    primary = _providers(plan.primary)
+    backup = [name for name in _providers(plan.every) if name not in primary]
+    named = [(name, "") for name in primary] + [(name, ", backup only") for name in backup]
+    return [f"  provider:{name} ({CATALOGUE[name][0]}){where}" for name, where in named]
 
 
 def _order(hosts: tuple[mx.Host, ...]) -> str:
