@@ -24,15 +24,17 @@ import os
 
 try:
     from postroom.dns import Resolver
-    from postroom.policy import PolicyRequest
+    from postroom.policy import PolicyRequest, one_action, part_of_several, without_context
     from postroom.rules import STAGE_OF_STATE
     from postroom.runners.stdio import run
     from postroom.sources import Sources
     from postroom.store import open as open_store
 except BaseException as error:  # whatever is missing: no reply, so that Postfix asks again and then defers the mail
     try:
+        import signal
         import syslog
 
+        signal.alarm(5)  # where syslogd does not read, this ends it: no reply is better than a late one
         syslog.openlog("postroom/rule-policy", syslog.LOG_PID, syslog.LOG_MAIL)
         syslog.syslog(syslog.LOG_ERR, f"error: NOQUEUE: fault=import ({error})"[:500].replace("\0", "?"))
     finally:
@@ -43,13 +45,14 @@ def decide(request: PolicyRequest) -> str:
     stage = STAGE_OF_STATE.get(request.get("protocol_state", ""))
     if stage is None:
         return "DUNNO"  # a state of some later Postfix: no rule can be meant for it
-    decision = _sources(request).decide(stage, request)
+    part = part_of_several(request)
+    decision = _sources(request).decide(stage, request if part is None else without_context(request))
     if decision.shadow:
         request.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
     if decision.rule is not None:
         request.log["rule"] = decision.rule
         request.log["on_error"] = decision.reason if decision.on_error else None
-    return decision.action
+    return one_action(decision, part)
 
 
 def _sources(request: PolicyRequest) -> Sources:

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from postroom.rules import Ruleset
+    from postroom.rules.read import Document
+
+    Included = tuple[tuple[str, tuple[int, ...]], ...]
 
 DEFAULT_STATE = "/var/lib/postroom"
 
 # Goes up with every change to what is cached, so that one version never runs what another compiled.
-FORMAT = 2
+FORMAT = 3
 
 # A file that changed this shortly ago could change again without its times telling (they tick in some milliseconds).
 SETTLED = 2.0
@@ -65,10 +68,26 @@ class Bounces:
         self.lifetime = lifetime
 
 
-class Configuration:
-    """`bounces` is None without a [bounces] table; `lists` says for each list what it is and where."""
+class Route:
+    """[route]: `overrides` is a list's name or empty, `deadline` seconds; `temp`: TEMP may be an answer."""
 
-    __slots__ = ("_identity", "bounces", "deadline", "dns", "lists", "log", "path", "rules", "state")
+    __slots__ = ("deadline", "overrides", "temp")
+
+    def __init__(self, overrides: str, deadline: float, temp: bool) -> None:
+        self.overrides = overrides
+        self.deadline = deadline
+        self.temp = temp
+
+
+class Configuration:
+    """`bounces` is None without a [bounces] table; `lists` says for each list what it is and where. `country` and
+    `record` are paths, or empty.
+    """
+
+    __slots__ = (
+        "_identity", "_include", "_included", "bounces", "country", "deadline", "dns", "lists", "log", "path", "record", "record_hashed",
+        "route", "rules", "state",
+    )  # fmt: skip
 
     def __init__(self, path: str, compiled: dict[str, Any], seen: tuple[int, ...], state: str | None = None) -> None:
         self.path = path
@@ -77,16 +96,41 @@ class Configuration:
         self.deadline: float = compiled["deadline"]
         self.dns = Dns(*compiled["dns"])
         self.bounces = Bounces(*compiled["bounces"]) if compiled["bounces"] else None
+        self.country: str = compiled["country"]
+        self.route = Route(*compiled["route"])
+        self.record: str
+        self.record_hashed: bool
+        self.record, self.record_hashed = compiled["record"]
         self.lists: dict[str, tuple[str, Any]] = compiled["lists"]
         self.rules: Ruleset = compiled["rules"]
         self._identity = seen
+        self._include: tuple[str, ...] = compiled["include"]
+        self._included: Included = compiled["included"]
 
     def changed(self) -> bool:
-        """Whether the file is no longer the one that was read: written to, replaced or gone."""
+        """Whether a file is no longer the one that was read: written to, replaced or gone."""
         try:
-            return identity(os.stat(self.path)) != self._identity
-        except OSError:
+            return identity(os.stat(self.path)) != self._identity or included(self._include) != self._included
+        except (OSError, ConfigurationFault):
             return True
+
+    def being_written(self) -> bool:
+        """Whether a file is shorter than it was, and changed just now: written in place, it may get longer yet.
+
+        What is read of it in between can be a whole file of fewer rules.
+        """
+        return _shortened(self.path, self._identity) or any(_shortened(*file) for file in self._included)
+
+
+def _shortened(path: str, before: tuple[int, ...]) -> bool:
+    import time
+
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False  # gone, not short
+    shorter = bool(before) and status.st_ino == before[1] and status.st_size < before[4]
+    return shorter and abs(time.time() - status.st_mtime) < SETTLED
 
 
 def load(path: str, state: str | None = None) -> Configuration:
@@ -99,7 +143,7 @@ def load(path: str, state: str | None = None) -> Configuration:
     place = _cache_path(path, state or _peeked(content, os.path.dirname(path)))
     stamp = (FORMAT, __version__, sys.hexversion, marshal.version, path, seen)
     compiled = _kept(place, stamp)
-    if compiled is None:
+    if compiled is None or (compiled["include"] and included(compiled["include"]) != compiled["included"]):
         compiled = _compiled(path, content)
         _keep(place, stamp, compiled)
     return Configuration(path, compiled, seen, state)
@@ -145,16 +189,64 @@ def _compiled(path: str, content: bytes) -> dict[str, Any]:
         raise ConfigurationFault(f"{os.path.basename(path)}: is empty")
     from postroom.rules.check import check
     from postroom.rules.compile import compile_model
-    from postroom.rules.read import Unreadable, parse
+    from postroom.rules.read import Unreadable
 
     try:
-        model, report = check(parse(content, os.path.basename(path)), os.path.dirname(path))
+        document, include, files = whole(path, content)
+        model, report = check(document, os.path.dirname(path))
     except Unreadable as unreadable:
         raise ConfigurationFault(str(unreadable)) from None
     if model is None:
         more = len(report.errors) - 1
         raise ConfigurationFault(str(report.errors[0]) + (f" (and {more} more: postroom check)" if more else ""))
-    return compile_model(model)
+    return {**compile_model(model), "include": include, "included": files}
+
+
+def whole(path: str, content: bytes) -> tuple[Document, tuple[str, ...], Included]:
+    """The file with what it includes; what `include` names, as absolute paths; the files that this comes to.
+
+    Raises ConfigurationFault for a file that cannot be read, Unreadable for one that is not TOML.
+    """
+    from postroom.rules.include import joined
+    from postroom.rules.read import parse
+
+    folder, name = os.path.split(path)
+    document = parse(content, name)
+    named = document.data.get("include", [])
+    if not (isinstance(named, list) and all(isinstance(one, str) and one and "\0" not in one for one in named)):
+        raise ConfigurationFault(f'{name}: include: expected a list of files and folders, ["rules.d"]')
+    include = tuple(os.path.join(folder, one) for one in named)
+    files = included(include)
+    if sum(one[4] for _, one in files) > FILE_LIMIT:
+        raise ConfigurationFault(f"{name}: include: expected files of at most {FILE_LIMIT} bytes together")
+    others = []
+    for file, _ in files:
+        if os.path.exists(path) and os.path.samefile(file, path):
+            raise ConfigurationFault(f"{name}: include: names the file itself")
+        others.append(parse(contents(file, FILE_LIMIT)[0], os.path.relpath(file, folder)))
+    return joined(document, others), include, files
+
+
+def included(include: tuple[str, ...]) -> Included:
+    """The files that are named, and those of the folders that are, each with its identity.
+
+    Raises ConfigurationFault where one is not there: half of the rules are not the rules.
+    """
+    found = []
+    for one in include:
+        try:
+            names = [one]
+            if os.path.isdir(one):
+                names = [os.path.join(one, file) for file in sorted(os.listdir(one)) if _is_part(file)]
+            found += [(file, identity(os.stat(file))) for file in names]
+        except OSError as error:
+            raise ConfigurationFault(f"{one}: {_why(error)}") from None
+    return tuple(found)
+
+
+def _is_part(name: str) -> bool:
+    """An editor's backups and drafts are no rules."""
+    return name.endswith(".toml") and name[0] not in ".#"
 
 
 def _peeked(content: bytes, folder: str) -> str:
@@ -203,7 +295,14 @@ def _kept(place: str, stamp: tuple[Any, ...]) -> dict[str, Any] | None:
         kept_stamp, compiled = marshal.loads(data[_DIGEST:])  # noqa: S302 - our own file, and whole: see above
     except (ValueError, TypeError, EOFError):
         return None
-    return compiled if kept_stamp == stamp else None
+    if kept_stamp != stamp:
+        return None
+    kept: dict[str, Any] = compiled
+    if kept["rules"].get("packed"):
+        from postroom.rules.packed import unpack  # here: few have so many rules
+
+        kept["rules"] = unpack(kept["rules"])
+    return kept
 
 
 def _ours(status: os.stat_result) -> bool:
@@ -218,10 +317,12 @@ def _keep(place: str, stamp: tuple[Any, ...], compiled: dict[str, Any]) -> None:
     """
     import time
 
+    from postroom.rules.packed import pack
+
     changed = max(stamp[-1][2:4]) / 1e9  # of the identity: times of content and inode
     if os.geteuid() == 0 or time.time() - changed < SETTLED:
         return
-    payload = marshal.dumps((stamp, compiled))
+    payload = marshal.dumps((stamp, {**compiled, "rules": pack(compiled["rules"])}))
     draft = f"{place}.{os.getpid()}"
     try:
         if not os.path.isdir(os.path.dirname(place)):

@@ -170,3 +170,16 @@ def quote(address: str) -> str:
         escaped = local.replace("\\", "\\\\").replace('"', '\\"')
         local = f'"{escaped}"'
     return f"{local}@{domain_}" if domain_ else local
+
+
+def unquoted(key: str) -> str:
+    """`a b@example.com` for `"a b"@example.com`; anything else as it is."""
+    local, at, domain = key.rpartition("@")
+    if not at or len(local) < 2 or local[0] != '"' or local[-1] != '"':
+        return key
+    plain, position = "", 1
+    while position < len(local) - 1:
+        position += local[position] == "\\"
+        plain += local[position]
+        position += 1
+    return plain + at + domain

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 
-from postroom.config import SETTLED, contents, identity
 from postroom.rules import Unknown
 from postroom.rules.evaluate import decide
-from postroom.rules.lookup import fold, in_nets, keys_of, parse_ip, part_of
-from postroom.status import ConfigurationFault, Fault
+from postroom.rules.lookup import fold, part_of
+from postroom.status import Fault
+from postroom.tables import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     from postroom.config import Configuration
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
     from postroom.delivery import Mail
     from postroom.message import Message
     from postroom.mx import Plan
+    from postroom.record import Record
     from postroom.rules import Decision, Question
     from postroom.rules.evaluate import Trace
     from postroom.store import Store
 
     class Resolver(Protocol):
         def plan(self, domain: str, deadline: Deadline) -> Plan: ...
-
-
-# A list of a million addresses has some 25 MB. What is larger belongs into a database, which answers unread.
-LIST_LIMIT = 64 * 1024 * 1024
-
-Nets = tuple[tuple[int, int, frozenset[int]], ...]
+        def addresses(self, host: str, deadline: Deadline) -> tuple[str, ...] | Unknown: ...
+        def name_servers(self, domain: str, deadline: Deadline) -> tuple[str, ...] | Unknown: ...
+        def dnsbl(
+            self, name: str, zones: tuple[str, ...], deadline: Deadline
+        ) -> dict[str, tuple[str, ...] | Unknown]: ...
+        def fcrdns(self, address: str, deadline: Deadline) -> bool | Unknown: ...
 
 
 class Sources:
@@ -54,8 +55,12 @@ class Sources:
         open_store: Callable[[], Store] | None,
         message: Message | None = None,
         deadline: Deadline | None = None,
+        observe: bool = False,
     ) -> None:
+        """`observe`: somebody only looks. Nothing is recorded, and nothing counted."""
         self.configuration = configuration
+        self.observe = observe
+        self._record = None if observe or not configuration.record else _record(configuration)
         self.message = message
         self.deadline = deadline
         self._resolver = resolver
@@ -66,16 +71,46 @@ class Sources:
             "header": self._header,
             "suppressed": self._suppressed,
             "mx": self._mx,
+            "addresses": self._addresses,
+            "ns": self._ns,
+            "dnsbl": self._dnsbl,
+            "fcrdns": self._fcrdns,
+            "country": self._country,
+            "now": self._now,
+            "attachments": self._attachments,
+            "seen": self._seen,
+            "greylist": self._greylist,
+            "rate": self._rate,
         }
 
     def decide(self, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Decision:
         """Run the rules of a stage to their decision."""
+        if self._record is not None:
+            return self._recorded(self._record, stage, attributes, trace)
         steps = decide(self.configuration.rules, stage, attributes, trace)
         try:
             question = next(steps)
             while True:
                 question = steps.send(self.answer(question))
         except StopIteration as end:
+            decision: Decision = end.value
+            return decision
+
+    def _recorded(self, record: Record, stage: str, attributes: Mapping[str, str], trace: Trace | None) -> Decision:
+        """The same, with an eye on the clock, and written down."""
+        from time import perf_counter
+
+        asked: list[tuple[Question, Any, float]] = []
+        steps = decide(self.configuration.rules, stage, attributes, trace)
+        try:
+            question = next(steps)
+            while True:
+                start = perf_counter()
+                answer = self.answer(question)
+                asked.append((question, answer, perf_counter() - start))
+                question = steps.send(answer)
+        except StopIteration as end:
+            record.write(stage, attributes, asked, end.value)
             decision: Decision = end.value
             return decision
 
@@ -94,26 +129,81 @@ class Sources:
         if definition is None:
             return Unknown(f"list {name}: not in the configuration")
         try:
-            return table(*definition).find(kind, value, self.configuration.rules["delimiter"])
-        except ConfigurationFault as fault:
+            known = table(*definition, self.configuration.state)
+            return known.find(kind, value, self.configuration.rules["delimiter"], self._patience())
+        except Fault as fault:
             return Unknown(f"list {name}: {fault}")
 
     def _header(self, name: str) -> list[str] | Unknown:
         return Unknown("there is no message") if self.message is None else self.message.headers(name)
 
+    def _attachments(self, argument: None) -> list[str] | Unknown:
+        if self.message is None:
+            return Unknown("there is no message")
+        from postroom.attachments import names  # and the email package with it
+
+        return names(self.message)
+
+    def _now(self, zone: str) -> tuple[int, int]:
+        from time import localtime
+
+        if not zone:
+            moment = localtime()
+            return moment.tm_wday, moment.tm_hour * 60 + moment.tm_min
+        from datetime import datetime
+        from zoneinfo import ZoneInfo
+
+        there = datetime.now(ZoneInfo(zone))
+        return there.weekday(), there.hour * 60 + there.minute
+
+    def _country(self, address: str) -> str | Unknown:
+        if not self.configuration.country:
+            return Unknown("there is no [country] database in the configuration")
+        from postroom.country import country
+
+        return country(self.configuration.country, address)
+
     def _suppressed(self, address: str) -> Any:
+        return self._state().suppression(address)
+
+    def _seen(self, argument: tuple[str, tuple[str, ...], float, str]) -> bool:
+        return self._state().seen(*argument)
+
+    def _greylist(self, argument: tuple[str, tuple[str, ...], float, float, float, int]) -> int:
+        return self._state().greylist(*argument)
+
+    def _rate(self, argument: tuple[str, tuple[str, ...], tuple[tuple[int, float], ...], int, str]) -> int:
+        return self._state().rate(*argument)
+
+    def _state(self) -> Store:
         if self._store is None:
             if self._open_store is None:
-                return Unknown("there is no store")
+                raise Fault("there is no store")
             self._store = self._open_store()
+            self._store.dry = self.observe
         if self.deadline is not None:
             self._store.deadline = self.deadline
-        return self._store.suppression(address)
+        return self._store
 
     def _mx(self, domain: str) -> Plan | Unknown:
+        return self._dns().plan(domain, self._patience())
+
+    def _addresses(self, host: str) -> tuple[str, ...] | Unknown:
+        return self._dns().addresses(host, self._patience())
+
+    def _ns(self, domain: str) -> tuple[str, ...] | Unknown:
+        return self._dns().name_servers(domain, self._patience())
+
+    def _dnsbl(self, argument: tuple[str, tuple[str, ...]]) -> dict[str, tuple[str, ...] | Unknown]:
+        return self._dns().dnsbl(*argument, self._patience())
+
+    def _fcrdns(self, address: str) -> bool | Unknown:
+        return self._dns().fcrdns(address, self._patience())
+
+    def _dns(self) -> Resolver:
         if self._resolver is None:
-            return Unknown("there is no resolver")
-        return self._resolver.plan(domain, self._patience())
+            raise Fault("there is no resolver")
+        return self._resolver
 
     def _patience(self) -> Deadline:
         if self.deadline is not None:
@@ -123,10 +213,39 @@ class Sources:
         return Deadline(self.configuration.deadline)
 
 
+# What is said in a test that does not say it: an answer, or the name under which it could have said it.
+_UNSAID: dict[str, bool | int | str] = {
+    "seen": False,
+    "greylist": "greylist",
+    "rate": 0,
+    "now": "now",
+    "addresses": "mx_address",
+    "ns": "ns",
+    "dnsbl": "dnsbl",
+    "fcrdns": "fcrdns",
+    "country": "country",
+    "attachments": "attachment",
+}
+
+
+def _record(configuration: Configuration) -> Record:
+    """One for each file and process, however often the configuration is read again."""
+    from postroom.record import Record  # only who records pays for it
+
+    place = configuration.record, configuration.record_hashed, configuration.rules["delimiter"]
+    if place not in _records:
+        _records[place] = Record(*place)
+    return _records[place]
+
+
+_records: dict[tuple[str, bool, str], Record] = {}
+
+
 class Given(Sources):
     """Answers that a person gives: a [[test]] of the file, words on the command line. The rest as without them.
 
-    `mx` and `sender_mx`: (preference, host) pairs, or the state null, none or error.
+    `mx` and `sender_mx`: (preference, host) pairs, or the state null, none or error. `answers`: to other questions, by
+    their kind. Without a resolver and a store the base is hermetic: then nothing was seen, counted or greylisted yet.
     """
 
     def __init__(
@@ -137,8 +256,11 @@ class Given(Sources):
         sender_mx: tuple[tuple[int, str], ...] | str | None = None,
         suppressed: bool | None = None,
         headers: Mapping[str, tuple[str, ...]] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(base.configuration, base._resolver, base._open_store, base.message, base.deadline)
+        super().__init__(
+            base.configuration, base._resolver, base._open_store, base.message, base.deadline, observe=True
+        )
         self._plans: dict[str, tuple[tuple[int, str], ...] | str] = {}
         for name, given in (("sender", sender_mx), ("recipient", mx)):
             if given is not None:
@@ -146,6 +268,20 @@ class Given(Sources):
         self._recipient_domain = fold("domain", part_of(attributes.get("recipient", ""), "domain", ""))
         self._suppression = suppressed
         self._headers = headers
+        self._given: Mapping[str, Any] = answers or {}
+
+    def answer(self, question: Question) -> Any:
+        kind = question.kind
+        if kind not in self._given:
+            return self._unsaid(question) if self._resolver is None and kind in _UNSAID else super().answer(question)
+        given = self._given[kind]
+        return {zone: given.get(zone.lower(), ()) for zone in question.argument[1]} if kind == "dnsbl" else given
+
+    def _unsaid(self, question: Question) -> Any:
+        if question.kind == "greylist":
+            return int(question.argument[2])  # the delay: this client is seen for the first time
+        name = _UNSAID[question.kind]
+        return name if isinstance(name, bool | int) else Unknown(f"the test does not say {name}")
 
     def _mx(self, domain: str) -> Plan | Unknown:
         given = self._plans.get(domain)
@@ -189,141 +325,3 @@ def delivery_attributes(mail: Mail) -> dict[str, str]:
         "sasl_username": envelope.sasl_username,
         "sasl_sender": envelope.sasl_sender,
     }
-
-
-class Table:
-    """The entries of a list, folded, with the text that stands beside each (True where there is none)."""
-
-    __slots__ = ("_entries", "_nets", "identity")
-
-    def __init__(self, entries: dict[str, bool | str], identity: tuple[int, ...] = ()) -> None:
-        self._entries = entries
-        self._nets: Nets | None = None
-        self.identity = identity
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def find(self, kind: str, value: str, delimiter: str) -> bool | str:
-        """access(5)'s order: the value, then ever less of it. A host's address is also looked up in networks."""
-        for key in keys_of(kind, value.lower(), delimiter):
-            if key in self._entries:
-                return self._entries[key]
-        address = parse_ip(value) if kind == "ip" else None
-        return address is not None and in_nets(address, self._networks())
-
-    def _networks(self) -> Nets:
-        if self._nets is None:
-            self._nets = _nets(self._entries)
-        return self._nets
-
-
-def _nets(entries: dict[str, bool | str]) -> Nets:
-    """The entries that are networks, or addresses in another spelling than Postfix's, by the length of the prefix."""
-    found: dict[tuple[int, int], set[int]] = {}
-    for entry in entries:
-        host, slash, length = entry.partition("/")
-        parsed = parse_ip(host) if slash or ":" in host else None
-        if parsed is None or not (length.isdigit() or not slash):
-            continue
-        version, number = parsed
-        host_bits = (32 if version == 4 else 128) - int(length[:4]) if slash else 0
-        if host_bits >= 0:
-            found.setdefault((version, host_bits), set()).add(number >> host_bits)
-    return tuple((version, host_bits, frozenset(numbers)) for (version, host_bits), numbers in found.items())
-
-
-# Tables that have been read, for as long as the process lives: one for each list of the configuration, by what it is.
-_read: dict[tuple[str, object], Table] = {}
-
-
-def table(kind: str, where: Any) -> Table:
-    """The table, read again where its file is another one than before. Raises ConfigurationFault."""
-    known = _read.get((kind, where))
-    if kind == "values":
-        if known is None:
-            known = _read[kind, where] = Table(dict.fromkeys(where, True))
-        return known
-    try:
-        if known is not None and known.identity == identity(os.stat(where)):
-            return known
-    except OSError:
-        del _read[kind, where]  # gone; contents() says how
-    data, seen = contents(where, LIST_LIMIT)
-    if b"\0" in data:
-        raise ConfigurationFault(f"{where}: is not a text file")
-    if not data and _just_written(where):
-        raise ConfigurationFault(f"{where}: is empty, and has only just been written to")
-    text = data.decode("utf-8", "surrogateescape")
-    known = _read[kind, where] = Table((_texthash if kind == "texthash" else _plain)(text, where), seen)
-    return known
-
-
-def _just_written(path: str) -> bool:
-    """`sort > list` empties the file first and fills it later; in between nobody is on the list."""
-    import time
-
-    try:
-        return abs(time.time() - os.stat(path).st_mtime) < SETTLED
-    except OSError:
-        return True
-
-
-def _plain(content: str, path: str) -> dict[str, bool | str]:
-    """One value a line. Empty lines do not count, nor does what follows a `#` at the start or behind a blank."""
-    entries: dict[str, bool | str] = {}
-    for number, line in enumerate(content.split("\n"), 1):
-        words = line.split()
-        comment = next((index for index, word in enumerate(words) if word[0] == "#"), len(words))
-        if comment > 1:
-            raise ConfigurationFault(f"{path}, line {number}: expected one value, found {comment}")
-        if comment:
-            entries[words[0].lower().removesuffix(".")] = True
-    return entries
-
-
-def _texthash(content: str, path: str) -> dict[str, bool | str]:
-    """postmap(1), INPUT FILE FORMAT: the key, white space, the text. The first of several equal keys counts.
-
-    A line that Postfix passes over with a warning makes the list unusable here: it was meant to say something.
-    """
-    entries: dict[str, bool | str] = {}
-    for number, line in _logical_lines(content):
-        key, text = _split(line)
-        if not key or not text:
-            raise ConfigurationFault(f"{path}, line {number}: expected a key, white space and a text")
-        entries.setdefault(key.lower(), text)
-    return entries
-
-
-def _logical_lines(content: str) -> Iterator[tuple[int, str]]:
-    """Lines joined with those that start with white space; comments and empty lines in between do not part them."""
-    start, parts = 0, ""
-    for number, line in enumerate(content.split("\n"), 1):
-        stripped = line.strip()
-        if not stripped or stripped[0] == "#":
-            continue
-        if line[0].isspace() and parts:
-            parts += line
-            continue
-        if parts:
-            yield start, parts
-        start, parts = number, line
-    if parts:
-        yield start, parts
-
-
-def _split(line: str) -> tuple[str, str]:
-    """At the first white space outside quotes; a backslash takes the next character (src/util/dict_thash.c)."""
-    quoted = False
-    position = 0
-    while position < len(line):
-        character = line[position]
-        if character == "\\":
-            position += 1
-        elif character == '"':
-            quoted = not quoted
-        elif character.isspace() and not quoted:
-            break
-        position += 1
-    return ("", "") if quoted else (line[:position].strip(), line[position:].strip())

@@ -359,3 +359,21 @@ def test_a_start_from_the_cache_imports_nothing_that_takes_time(place: Path) -> 
     command = [sys.executable, "-I", "-S", "-c", code, str(source), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not EXPENSIVE & set(done.stdout.split())
+
+
+def test_a_file_that_has_just_become_shorter_is_being_written(tmp_path: Path) -> None:
+    file = tmp_path / "postroom.toml"
+    file.write_text(f'state = "{tmp_path}"\n' + "# a long file\n" * 9)
+    configuration = load(str(file))
+    assert not configuration.being_written()
+    file.write_text(f'state = "{tmp_path}"\n')
+    assert configuration.changed() and configuration.being_written()
+    os.utime(file, (time.time() - 3, time.time() - 3))
+    assert configuration.changed() and not configuration.being_written()
+    file.write_text(f'state = "{tmp_path}"\n' + "# a longer file\n" * 9)
+    assert configuration.changed() and not configuration.being_written()
+    (tmp_path / "new").write_text("")
+    (tmp_path / "new").rename(file)
+    assert configuration.changed() and not configuration.being_written(), "moved there, and so it is whole"
+    file.unlink()
+    assert configuration.changed() and not configuration.being_written()

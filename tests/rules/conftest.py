@@ -28,7 +28,7 @@ class Rules:
 
     def decide(self, stage: str, attributes: Mapping[str, str], answers: Mapping[Any, Any] | None = None) -> Decision:
         steps = decide(self.compiled["rules"], stage, attributes)
-        known = answers or {}
+        known = {} if answers is None else answers
         self.asked = []
         try:
             question = next(steps)

@@ -92,7 +92,6 @@ def test_actions_of_the_smtp_stages(text: str, words: tuple[str, ...]) -> None:
         ("deliver", "command /x/{recipient}", "which program runs"),
         ("route", "nothing", "transport:nexthop"),
         ("route", "smtp:a b", "no nexthop"),
-        ("bounce", "record", "no action is known at bounce"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(stage: str, text: str, words: str) -> None:
@@ -101,7 +100,7 @@ def test_what_cannot_work_is_refused_with_the_reason(stage: str, text: str, word
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [550, None, ["REJECT"], True])
+@pytest.mark.parametrize("value", [550, None, [550], True])
 def test_an_action_is_a_text(value: object) -> None:
     with pytest.raises(Refused, match="expected a text"):
         parse("rcpt", value)
@@ -133,7 +132,8 @@ def test_deliveries_are_split_once(text: str, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "slots"),
     [
-        ("maildir /srv/{recipient_domain}/{recipient_localpart}", ["path"]),
+        ("maildir /srv/{recipient_domain}/{recipient_localpart}", ["maildir"]),
+        ("webhook https://a.example/{recipient_user}?from={sender}", ["url"]),
         ("command /bin/x {sender} --box=/srv/{recipient} lit", ["argument", "path"]),
         ("discard for {recipient}", ["text"]),
         ("5.7.1 {recipient} is no more", ["text"]),
@@ -158,9 +158,9 @@ def test_nothing_passes_that_postfix_would_take_for_an_acceptance(stage: str, te
         assert is_status(first) and first[0] in "45" and rest
 
 
-@pytest.mark.parametrize("stage", [stage for stage in keys.STAGES if stage != "bounce"])
+@pytest.mark.parametrize("stage", keys.STAGES)
 def test_every_stage_says_what_postfix_does_with_its_actions(stage: str) -> None:
     words = actions.default(stage, "r").words
-    assert words
+    assert words or stage == "route"
     assert actions.effect(stage, " ".join(str(word) for word in words))
     assert actions.effect(stage, "")

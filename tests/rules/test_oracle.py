@@ -1,13 +1,18 @@
-"""The evaluator against a slow, obvious model of the language: every condition judged, nothing cut short."""
+"""The evaluator against a slow, obvious model of the language: every condition judged, nothing cut short.
+
+And the index against both: with it the same is decided, and the same asked in the same order, as by trying each rule.
+"""
 
 import json
+import marshal
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroom.mx import Plan
-from postroom.rules import Unknown
+from postroom.rules import Unknown, index
 from postroom.rules.check import check
 from postroom.rules.compile import compile_model
 from postroom.rules.evaluate import decide
@@ -113,6 +118,12 @@ def toml(value: object) -> str:
     return json.dumps(value)
 
 
+def indexed(ruleset: Any) -> Any:
+    """With an index, however few its rules are."""
+    found = index.build(ruleset["stages"]["rcpt"], worth=1)
+    return {**ruleset, "index": {"rcpt": marshal.loads(marshal.dumps(found))}}
+
+
 def compiled(rules: list[dict[str, Any]]) -> Any:
     text = HEAD + "".join("[[rule]]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in rule.items()) for rule in rules)
     model, report = check(parse(text.encode(), "postroom.toml"), "/")
@@ -128,9 +139,11 @@ class World:
         self.suppressed = suppressed
         self.broken = broken
         self.asked: list[str] = []
+        self.questions: list[tuple[str, Any]] = []
 
     def answer(self, kind: str, argument: Any) -> object:
         self.asked.append(kind)
+        self.questions.append((kind, argument))
         if kind == "mx":
             return self.plan
         if kind == "suppressed":
@@ -304,10 +317,11 @@ worlds = st.builds(
 def test_the_evaluator_decides_as_the_model_does(rules: list[dict[str, Any]], cases: list[tuple[Any, World]]) -> None:
     ruleset = compiled(rules)
     for given_, world in cases:
-        decision = run(ruleset, given_, world)
         rule, action, shadow = model(rules, given_, world)
-        assert (decision.rule, [name for name, _ in decision.shadow]) == (rule, shadow)
-        assert decision.action.startswith(action)
+        for form in (ruleset, indexed(ruleset)):
+            decision = run(form, given_, world)
+            assert (decision.rule, [name for name, _ in decision.shadow]) == (rule, shadow)
+            assert decision.action.startswith(action)
 
 
 @settings(max_examples=200, deadline=None)
@@ -317,3 +331,104 @@ def test_nothing_is_asked_twice(rules: list[dict[str, Any]], given_: dict[str, s
     assert world.asked.count("mx") <= 1
     assert world.asked.count("suppressed") <= 1
     assert world.asked.count("list") <= 4  # two lists, two addresses
+
+
+# The index. Rules of few values each, many of them overlapping, so that most have an anchor and several match.
+
+LOOKED_UP: dict[str, list[object]] = {
+    "recipient": ["a@x.example", "b@y.example", "x.example", ".x.example", ".example", "a@", "a+news@x.example"],
+    "recipient_domain": ["x.example", ".x.example", ".example", "y.example"],
+    "recipient_localpart": ["a", "a+news", "postmaster"],
+    "recipient_extension": ["", "news"],
+    "sender": ["", "b@y.example", "y.example", "b@", "attr:recipient"],
+    "sender_domain": ["", "y.example", ".example"],
+    "sasl_username": ["", "Bob"],
+    "client_address": [
+        "192.0.2.9",
+        "192.0.2.0/24",
+        "192.0.0.0/16",
+        "0.0.0.0/0",
+        "2001:db8::/32",
+        "2001:db8::1",
+        "::/0",
+        "list:one",
+    ],
+    "size": [">1000", "1000"],
+    "primary_mx": ["provider:shady", "mx.good.example", ".example", "list:two"],
+    "any_mx": ["provider:shady", "mx.good.example", "shady.example"],
+    "every_mx": ["provider:shady", "mx.good.example"],
+    "sender_any_mx": ["provider:shady", "mx.good.example"],
+    "mx_state": ["mx", "error", "null"],
+}
+
+
+# Whole values only, which are looked up by fewer keys.
+WHOLE: dict[str, list[object]] = {
+    **LOOKED_UP,
+    "recipient": ["a@x.example", "b@y.example", "a+news@x.example", "postmaster"],
+    "recipient_domain": ["x.example", "y.example"],
+    "sender": ["", "b@y.example", "b+z@y.example"],
+}
+
+
+def lookups(most: int, known: dict[str, list[object]]) -> st.SearchStrategy[dict[str, object]]:
+    def values(key: str) -> st.SearchStrategy[object]:
+        one = st.sampled_from(known[key])
+        return one | st.lists(one, min_size=1, max_size=3)
+
+    keys = st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=most, unique=True)
+    return keys.flatmap(lambda names: st.fixed_dictionaries({name: values(name) for name in names}))
+
+
+@st.composite
+def many_rules(draw: st.DrawFn) -> list[dict[str, Any]]:
+    rules = []
+    known = draw(st.sampled_from([LOOKED_UP, WHOLE]))
+    for number in range(draw(st.integers(2, 12))):
+        rule: dict[str, Any] = {"id": f"r{number}", "at": "rcpt", "action": f"550 5.7.1 r{number}"}
+        kind = draw(st.integers(0, 5))
+        rule["match"] = draw(lookups(3 if kind else 1, known))
+        if kind == 1:
+            rule["unless"] = draw(lookups(2, known))
+        if kind == 2:
+            rule["any"] = draw(st.lists(lookups(2, known), min_size=1, max_size=3))
+            if draw(st.booleans()):
+                del rule["match"]
+        rule["on_error"] = draw(st.sampled_from(["skip", "defer", "521 5.7.1 error"]))
+        rule["mode"] = draw(st.sampled_from(["enforce", "shadow", "shadow", "shadow"]))
+        rules.append(rule)
+    return rules
+
+
+class TwoPlans(World):
+    """Another plan for each domain."""
+
+    def answer(self, kind: str, argument: Any) -> object:
+        answer = super().answer(kind, argument)
+        return PLANS[(PLANS.index(self.plan) + len(argument)) % len(PLANS)] if kind == "mx" else answer  # type: ignore[arg-type]
+
+
+two_plans = st.builds(
+    TwoPlans,
+    st.sampled_from(PLANS),
+    st.just(None),
+    st.frozensets(st.sampled_from(["one", "two"])),
+)
+
+
+@pytest.mark.parametrize("at_once", [0, 1000])
+@settings(max_examples=200, deadline=None)
+@given(rules=many_rules(), cases=st.lists(st.tuples(requests(), two_plans), min_size=1, max_size=6))
+def test_the_index_decides_and_asks_as_trying_each_rule_does(
+    at_once: int, rules: list[dict[str, Any]], cases: list[tuple[Any, World]]
+) -> None:
+    ruleset = compiled(rules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_AT_ONCE", at_once)
+        for given_, world in cases:
+            seen = []
+            for form in ({**ruleset, "index": {}}, indexed(ruleset)):
+                world.questions = []
+                decision = run(form, given_, world)
+                seen.append(([getattr(decision, name) for name in decision.__slots__], world.questions))
+            assert seen[0] == seen[1]

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,16 @@ PATIENCE = 60.0
 class Lab:
     """One laboratory. Use it as a context manager; `keep` leaves the folder, and Postfix running, behind."""
 
-    def __init__(self, say: Callable[[str], None] = lambda text: None, keep: bool = False) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None] = lambda text: None,
+        keep: bool = False,
+        zones: Mapping[str, str] | None = None,
+    ) -> None:
+        """`zones` are served besides the lab's own."""
         self.say = say
         self.keep = keep
+        self.zones = {**ZONES, **(zones or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="postroom-lab-"))
         # The programs' user has to be able to walk through it; see postroom.lab.place.
         self.folder.chmod(0o755)
@@ -97,8 +104,8 @@ class Lab:
             raise InstanceError(reason)
         self.place = place.install(self.folder, USER)
         self.say(f"programs in {self.place.programs}, run by {self.place.python}: {self.place.why}")
-        self.nameserver = self._stack.enter_context(Nameserver(ZONES, servfail=("broken.test",)))
-        self.say(f"name server (nsd) on {self.nameserver.address} with {', '.join(ZONES)}; broken.test: SERVFAIL")
+        self.nameserver = self._stack.enter_context(Nameserver(self.zones, servfail=("broken.test",)))
+        self.say(f"name server (nsd) on {self.nameserver.address} with {', '.join(self.zones)}; broken.test: SERVFAIL")
         for name in ("state", "mail", "sockets"):
             self._own_folder(name)
         (self.folder / "etc").mkdir()

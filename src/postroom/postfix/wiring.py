@@ -16,10 +16,12 @@ from postroom.postfix.commit import Change, Refusal
 from postroom.postfix.fragment import Fragment, Requirement, filled
 from postroom.postfix.logical import SPACE, words
 from postroom.postfix.maincf import MainFile
-from postroom.postfix.mastercf import MasterFile
+from postroom.postfix.mastercf import MasterFile, Service
 from postroom.postfix.postconf import Postconf, PostconfError, seconds
 
 MARK = "# added by postroom wire"
+# How parameters begin that are ours alone: what they name is there for the sake of another line.
+OWN = "postroom_"
 # Between the program's own deadline and Postfix's limit: time to start, to write its answer and to end.
 MARGIN_SECONDS = 60
 # pipe_delivery_status_filter came with 3.0, tables written out in main.cf with 3.7.
@@ -215,6 +217,10 @@ class Unwiring:
             self.files.master = master.removed(key, comments=1)
         for requirement in fragment.requirements:
             self._unset(requirement) if requirement.operator != "+=" else self._take_out(requirement)
+        if fragment.service.command == "spawn":
+            # smtpd(8) and trivial-rewrite(8) put off all mail while they are told to ask a service that is not there.
+            named = places(self.files, address(fragment.service))
+            self.reasons += [f"{place} still names {address(fragment.service)}: take it out first" for place in named]
 
     def _unset(self, requirement: Requirement) -> None:
         name, main = requirement.name, self.files.main
@@ -232,15 +238,13 @@ class Unwiring:
             self.files.main = main.removed(name, comments=1)
         else:
             self.files.main = main.without_item(name, item)
-        # smtpd(8) refuses all mail with 451 while it is told to ask a service that is not there.
-        named = places(self.files, item)
-        self.reasons += [f"{place} still names {endpoint(item)}: take it out first" for place in named]
 
 
 def places(files: Files, item: str) -> list[str]:
-    """Where a policy service is named already: restriction lists and classes of main.cf, -o options of master.cf."""
+    """Where a service, or a table of one, is named already: values of main.cf, -o options of master.cf."""
     wanted = endpoint(item)
-    found = [f"main.cf: {name}" for name in dict.fromkeys(files.main.names()) if wanted in (files.main.get(name) or "")]
+    names = [name for name in dict.fromkeys(files.main.names()) if not name.startswith(OWN)]
+    found = [f"main.cf: {name}" for name in names if wanted in (files.main.get(name) or "")]
     for service in files.master.services():
         found += [f"master.cf: {service.key}: -o {name}" for name, value in service.options.items() if wanted in value]
     return found
@@ -282,6 +286,11 @@ def overriding(files: Files, requirement: Requirement) -> list[str]:
 def endpoint(item: str) -> str:
     """`unix:private/rule-policy` of `check_policy_service unix:private/rule-policy`."""
     return item.split()[-1]
+
+
+def address(service: Service) -> str:
+    """What every name for a service of spawn(8) holds: `unix:private/NAME`, or `HOST:PORT` behind `inet:` or `tcp:`."""
+    return service.name if service.type == "inet" else f"unix:private/{service.name}"
 
 
 def mark(fragment: Fragment, name: str) -> str:

@@ -29,6 +29,10 @@ STAGE_OF_STATE = {
 }
 
 
+# Between the words of several actions of one rule; no word that is filled in can be this.
+SEPARATOR = "\n"
+
+
 class Question:
     """What a rule must know before it goes on.
 
@@ -37,6 +41,16 @@ class Question:
     "header"       header name                     list of texts, in the order they stand in the message
     "suppressed"   address                         store.Suppression or None
     "mx"           domain                          mx.Plan
+    "addresses"    host name                       tuple of IP addresses as text, () where it has none
+    "ns"           domain                          tuple of host names
+    "dnsbl"        (name, zones)                   {zone: tuple of IP addresses, or Unknown}; name: a domain or address
+    "fcrdns"       IP address                      bool
+    "country"      IP address                      two letters, or ""
+    "now"          time zone, or ""                (weekday, minute of the day), both from 0
+    "attachments"  None                            list of file names
+    "seen"         (name, key, seconds, once)      bool: seen within that time; it is seen now
+    "greylist"     (client, key, delay, retry, lifetime, auto_allow)    seconds still to wait, 0: passes
+    "rate"         (name, key, limits, amount, once)   seconds until it fits, 0: counted; limits: ((N, seconds), ...)
     """
 
     __slots__ = ("argument", "kind")
@@ -66,11 +80,12 @@ class Decision:
 
     `action` is ready for Postfix or, at deliver, for the log. `words` is the same, split, so that nobody has to:
     ("maildir", PATH), ("relay", TARGET), ("command", PROGRAM, ARGUMENT...), ("discard", TEXT), (STATUS, TEXT).
+    Where a rule has several actions, SEPARATOR stands between their words; `actions` are their texts.
     `rule` is None where no rule matched. `on_error` is true where the rule could not be decided and its on_error spoke;
     `reason` then says why. `shadow` holds (rule id, action) of the rules with mode = "shadow" that would have decided.
     """
 
-    __slots__ = ("action", "mode", "on_error", "reason", "rule", "shadow", "words")
+    __slots__ = ("action", "actions", "mode", "on_error", "reason", "rule", "shadow", "words")
 
     def __init__(
         self,
@@ -82,6 +97,10 @@ class Decision:
         shadow: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.action = action
+        self.actions: tuple[str, ...] = (action,)
+        if SEPARATOR in words:
+            self.actions = tuple(one.strip(" ") for one in action.split(SEPARATOR))
+            self.action = ", ".join(self.actions)
         self.words = words
         self.rule = rule
         self.mode = "enforce"

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from postroom.rules import keys, templates
-from postroom.rules.deliveries import DELIVER
+from postroom.rules import SEPARATOR, keys, templates
+from postroom.rules.bounceactions import BOUNCE
+from postroom.rules.bounceactions import effect as bounce_effect
+from postroom.rules.deliveries import DELIVER, QUARANTINE
 from postroom.rules.problems import Refused, unknown
 from postroom.rules.templates import Template
 from postroom.status import clean, is_status
@@ -41,9 +43,10 @@ class Action:
     form: str
     words: tuple[str | Word, ...]
 
-    def uses(self, what: str) -> bool:
-        """Whether a template in it needs this: attribute, mx or suppressed."""
-        return any(isinstance(word, Word) and templates.uses(word.template, what) for word in self.words)
+    def uses(self, what: str) -> list[tuple[str, str, str]]:
+        """The parts of its templates that need this: attribute, mx, suppressed, listed or waits."""
+        found = (templates.uses(word.template, what) for word in self.words if isinstance(word, Word))
+        return [part for parts in found for part in parts]
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,27 @@ POLICY: dict[str, Verb] = {
     "INFO": Verb("text?", _SMTP, "logs this text, and goes on"),
 }
 
+_TAKEN = frozenset({*POLICY, "RELAY"})
+
+# After these Postfix goes on with its checks, so that another action can follow.
+NON_FINAL = ("DEFER_IF_PERMIT", "DEFER_IF_REJECT", "HOLD", "FILTER", "REDIRECT", "BCC", "PREPEND", "WARN", "INFO")
+
+# Each costs Postfix one more question; main.cf has to name as many classes (policy.py).
+ACTIONS_LIMIT = 4
+
 ROUTE = "transport:nexthop, as in transport(5)"
 
+_RESTRICTION = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _TRANSPORT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _NEXTHOP = _TRANSPORT | set("[]:/,@=")
 
 
 def parse(stage: str, text: object, allow_ok: bool = False) -> Action:
-    """The action, checked against its stage. Raises Refused."""
+    """The action, or at the SMTP stages a list of them, checked against its stage. Raises Refused."""
+    if isinstance(text, list) and stage in keys.POLICY_STAGES:
+        return _several(stage, text, allow_ok)
+    if isinstance(text, list) and stage in ("deliver", "bounce"):
+        return _or_quarantine(text) if stage == "deliver" else _several_at_bounce(text)
     if not isinstance(text, str):
         raise Refused("expected a text in quotes")
     if not text.strip():
@@ -100,9 +116,19 @@ def parse(stage: str, text: object, allow_ok: bool = False) -> Action:
         return _policy(stage, text.strip(), allow_ok)
     if stage == "deliver":
         return _deliver(text.strip())
-    if stage == "route":
-        return _route(text.strip())
-    raise Refused(f"no action is known at {stage} in this version, so that a rule there could do nothing")
+    return _route(text.strip()) if stage == "route" else _bounce(text.strip())
+
+
+def _several(stage: str, texts: list[object], allow_ok: bool) -> Action:
+    """Postfix reads one action of a reply. Of several it is told how to ask for each; see policy.py."""
+    if not 0 < len(texts) <= ACTIONS_LIMIT:
+        raise Refused(f"expected 1 to {ACTIONS_LIMIT} actions, found {len(texts)}")
+    found = [parse(stage, text if isinstance(text, str) else None, allow_ok) for text in texts]
+    for action in found[:-1]:
+        if action.form not in NON_FINAL:
+            raise Refused(f"{action.form} ends what Postfix checks, so that nothing after it is done; it stands last")
+    words = tuple(word for action in found for word in (SEPARATOR, *action.words))[1:]
+    return Action(", ".join(action.text for action in found), " ".join(action.form for action in found), words)
 
 
 def expected(stage: str) -> str:
@@ -110,15 +136,18 @@ def expected(stage: str) -> str:
         return '"5NN text", "4NN text" or one of ' + ", ".join(verb for verb in POLICY if stage in POLICY[verb].stages)
     if stage == "deliver":
         return ", ".join([*(f'"{verb.usage}"' for verb in DELIVER.values()), '"5.N.N text"', '"4.N.N text"'])
-    return ROUTE
+    return ROUTE if stage == "route" else ", ".join(f'"{verb.usage}"' for verb in BOUNCE.values())
 
 
 def default(stage: str, rule: str) -> Action:
-    """What on_error = "defer" does: our own fault, so the mail is put off (RFC 3463: x.3.0)."""
-    if stage == "deliver":
+    """What on_error = "defer" does: our own fault, so the mail is put off (RFC 3463: x.3.0).
+
+    At route nothing is said: Postfix goes by its other tables then, or with temp = true in [route] asks again later.
+    """
+    if stage in ("deliver", "bounce"):
         return _status("4.3.0", f"rule {clean(rule)} cannot be decided now")
     if stage == "route":
-        return Action("", "route", (f"retry:4.3.0 rule {clean(rule)} cannot be decided now",))
+        return Action("", "route", ())
     text = "4.3.0 This cannot be decided at the moment, please try again later"
     return Action("", "DEFER_IF_PERMIT", ("DEFER_IF_PERMIT", text))
 
@@ -129,11 +158,15 @@ def effect(stage: str, action: str) -> str:
     if stage == "deliver":
         return DELIVER[word.lower()].effect if word.lower() in DELIVER else _status_effect(word)
     if stage == "bounce":
-        return "takes the report as always: rules decide nothing at bounce in this version"
+        return bounce_effect(action)
     if stage not in keys.POLICY_STAGES:
-        return "uses this transport and nexthop for the recipient" if action else "routes as if there were no rule"
+        if action:
+            return "uses this transport and nexthop for the recipient"
+        return "routes as if there were no rule (a rule that cannot be decided, and temp = true in [route]: waits)"
     if word in POLICY:
         return POLICY[word].effect
+    if action.partition(" ")[0] == "restrict" or word.rstrip(",").startswith(("REJECT_", "PERMIT")):
+        return "applies these restrictions, as if they stood in its list"
     kind = "refuses for good" if word[:1] == "5" else "refuses for now"
     return f"{kind}: it sends a reply with code {word} and this text" + (
         ", and then closes the connection" if word in ("421", "521") else ""
@@ -151,6 +184,8 @@ def _policy(stage: str, text: str, allow_ok: bool) -> Action:
     rest, verb = rest.strip(), word.upper()
     if word[:1].isdigit():
         return _code(stage, word, rest)
+    if word == "restrict":
+        return _restrict(text, rest, allow_ok)
     if verb not in POLICY:
         raise Refused(_not_policy(word))
     row = POLICY[verb]
@@ -159,6 +194,25 @@ def _policy(stage: str, text: str, allow_ok: bool) -> Action:
     if verb == "OK" and not allow_ok:
         raise Refused("OK skips the checks that follow and can make an open relay; if meant, add allow_ok = true")
     return Action(text, verb, (verb, *_argument(stage, verb, row.argument, rest)))
+
+
+def _restrict(text: str, rest: str, allow_ok: bool) -> Action:
+    """Restrictions of postconf(5) by their names, or classes of smtpd_restriction_classes, which Postfix then applies.
+
+    That main.cf has such a class cannot be seen from here; where it has none, Postfix defers the mail (451 4.3.5).
+    """
+    names = rest.replace(",", " ").split()
+    # A number or an action among them would be that to Postfix, and "550" alone accepts the mail.
+    wrong = [name for name in names if not set(name) <= _RESTRICTION or name[0].isdigit() or name.upper() in _TAKEN]
+    if not names or wrong:
+        raise Refused(
+            'expected names, "restrict reject_unverified_recipient" or "restrict CLASS"; no tables or services'
+        )
+    if not allow_ok and any(name.startswith("permit") for name in names):
+        raise Refused(
+            "permit_... skips the checks that follow and can make an open relay; if meant, add allow_ok = true"
+        )
+    return Action(text, "restrict", (", ".join(names),))
 
 
 def _not_policy(word: str) -> str:
@@ -226,9 +280,43 @@ def _deliver(text: str) -> Action:
         return Action(text, word, (word, _text("deliver", rest)))
     if word[:1].isdigit():
         raise Refused(f'"{word}" neither refuses nor defers; expected "5.N.N text" or "4.N.N text"')
+    if word == "quarantine":
+        raise Refused('stands behind another action, action = ["command ...", "quarantine /path after=5"]')
     if word.upper() in POLICY:
         raise Refused(f"{word} is an action of the SMTP stages; at deliver expected {expected('deliver')}")
     raise Refused(unknown(word, DELIVER, "action", expected("deliver")))
+
+
+def _or_quarantine(texts: list[object]) -> Action:
+    """An action, and behind it what is done with a mail over which it has failed too often."""
+    last = texts[-1] if len(texts) == 2 else None
+    if not isinstance(last, str) or last.split()[:1] != ["quarantine"]:
+        raise Refused(f'expected one action, or a list of one and "{QUARANTINE.usage}"')
+    first = parse("deliver", texts[0])
+    if first.form == "discard" or first.form not in DELIVER:
+        raise Refused(f"{first.form} cannot fail, so that nothing would be put into quarantine")
+    read = QUARANTINE.read(last.strip().removeprefix("quarantine"))
+    words = (*first.words, SEPARATOR, "quarantine", *(_word(slot, template) for slot, template in read))
+    return Action(f"{first.text}, {last.strip()}", first.form, words)
+
+
+def _bounce(text: str) -> Action:
+    verb, _, rest = text.partition(" ")
+    if verb not in BOUNCE:
+        raise Refused(unknown(verb, BOUNCE, "action", expected("bounce")))
+    words = BOUNCE[verb].read(rest.strip())
+    return Action(text, verb, (verb, *(_word(slot, template) for slot, template in words)))
+
+
+def _several_at_bounce(texts: list[object]) -> Action:
+    if not 0 < len(texts) <= ACTIONS_LIMIT:
+        raise Refused(f"expected 1 to {ACTIONS_LIMIT} actions, found {len(texts)}")
+    found = [parse("bounce", text if isinstance(text, str) else None) for text in texts]
+    forms = [action.form for action in found]
+    if forms.count("suppress") > 1 or ("record" in forms and len(forms) > 1):
+        raise Refused("says a thing twice: suppress stands once, record alone; a report is recorded in any case")
+    words = tuple(word for action in found for word in (SEPARATOR, *action.words))[1:]
+    return Action(", ".join(action.text for action in found), forms[0], words)
 
 
 def _route(text: str) -> Action:

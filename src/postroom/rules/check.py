@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from postroom.rules import actions, keys, section, settings, values
+from postroom.rules import actions, counted, keys, section, settings, values
 from postroom.rules.actions import Action
+from postroom.rules.dnsbl import ZONES_LIMIT
 from postroom.rules.keys import Key
 from postroom.rules.model import Condition, Model, Rule
 from postroom.rules.problems import Refused, Report, unknown
@@ -66,7 +68,7 @@ def _rule(report: Report, path: Place, table: object, names: Names) -> Rule | No
     stage = given.require("at", "", _stage, f"one of {', '.join(keys.STAGES)}")
     if not stage:
         return None
-    conditions = _Conditions(report, stage, names)
+    conditions = _Conditions(report, stage, names, identity)
     match = conditions.table((*path, "match"), given.table.get("match", {}))
     unless = conditions.table((*path, "unless"), given.table.get("unless", {}))
     blocks = _blocks(conditions, (*path, "any"), given)
@@ -113,18 +115,30 @@ def _actions(given: Section, stage: str, identity: str) -> tuple[Action | None, 
 
     action: Action | None = given.require("action", None, read, actions.expected(stage))
     on_error = given.take("on_error", undecided, read_on_error)
-    _needs_suppressed(given, action)
+    if action:
+        _needs(given, action)
     return action, on_error
 
 
-def _needs_suppressed(given: Section, action: Action | None) -> None:
-    """{suppressed.why} of somebody who is not suppressed is empty: the rule has to ask first."""
+def _needs(given: Section, action: Action) -> None:
+    """What a condition has found is only there to be told where the rule asks for it: else it would be empty."""
+    asked = _asked(given)
+    needed = [("suppressed...", "suppressed = true")] if action.uses("suppressed") else []
+    needed += [(f"{kind}.wait", f"{kind} = {{ ... }}") for _, kind, _ in action.uses("waits")]
+    for _, _, name in action.uses("listed"):
+        needed.append((f"list.{name}", '"list:..."' if name == "reason" else f'"list:{name}"'))
+    for template, condition in needed:
+        if not any(text.startswith(condition.partition("...")[0].partition("{")[0]) for text in asked):
+            text = f"uses {{{template}}}, which needs {condition} among the rule's conditions"
+            given.report.error((*given.path, "action"), text)
+
+
+def _asked(given: Section) -> list[str]:
+    """The conditions of `match` and `any`, as they could be written."""
     tables = [given.table.get("match"), *_list_of(given.table.get("any"))]
-    asked = any(isinstance(table, dict) and table.get("suppressed") is True for table in tables)
-    if action and action.uses("suppressed") and not asked:
-        given.report.error(
-            (*given.path, "action"), "uses {suppressed...}, which needs suppressed = true among the rule's conditions"
-        )
+    pairs = [pair for table in tables if isinstance(table, dict) for pair in table.items()]
+    texts = [f'"{one}"' for _, value in pairs for one in (value if isinstance(value, list) else [value])]
+    return [*texts, *(f"{name} = {show(value)}" for name, value in pairs)]
 
 
 def _list_of(value: object) -> list[Any]:
@@ -147,10 +161,12 @@ def _blocks(conditions: _Conditions, path: Place, given: Section) -> tuple[tuple
 class _Conditions:
     """Reads the tables of conditions of one rule."""
 
-    def __init__(self, report: Report, stage: str, names: Names) -> None:
+    def __init__(self, report: Report, stage: str, names: Names, identity: str) -> None:
         self._report = report
         self._stage = stage
-        self._names = names
+        self._names = replace(names, attributes={n: k for n, k in keys.KEYS.items() if stage in k.stages})
+        self._identity = identity
+        self._counters = 0
 
     def table(self, path: Place, table: object) -> tuple[Condition, ...]:
         if not isinstance(table, dict):
@@ -173,20 +189,32 @@ class _Conditions:
 
     def _values(self, path: Place, key: Key, value: object) -> Match | None:
         """One value, or a list of them that are all possible."""
-        several = value if isinstance(value, list) and key.kind != "flag" else None
+        several = value if isinstance(value, list) and key.kind not in values.FLAGS else None
         if several == []:
             self._report.error(path, "an empty list matches nothing, expected a value")
         match = Match()
         for index, one in enumerate([value] if several is None else several):
             place = path if several is None else (*path, index)
             try:
-                found = values.parse(key.kind, one, self._names)
+                found = self._value(key, one)
                 self._possible(key, found)
                 match |= found
             except Refused as refused:
                 self._report.error(place, str(refused))
                 return None
+        if len(match.zones) > ZONES_LIMIT:
+            self._report.error(path, f"expected up to {ZONES_LIMIT} zones, found {len(match.zones)}")
+            return None
         return match if match.shown else None
+
+    def _value(self, key: Key, value: object) -> Match:
+        if key.cost != keys.COUNTER:
+            return values.parse(key.kind, value, self._names)
+        # The counter of a rule goes by the rule's id; a second one in the same rule is another.
+        self._counters += 1
+        name = self._identity if self._counters == 1 else f"{self._identity}:{self._counters}"
+        found = counted.parse(key.kind, value, self._stage, name)
+        return Match(shown=(values.show_table(value),), counted=(tuple(found),))
 
     def _possible(self, key: Key, match: Match) -> None:
         known = self._stage in key.known or key.part in ("localpart", "user", "extension", "domain")
@@ -196,11 +224,16 @@ class _Conditions:
             raise Refused(f"can never match: {key.name} 0 means unknown at {self._stage}")
 
 
+# Keys whose value is a table of settings.
+_TABLES = ("dnsbl", "seen", "greylist", "rate")
+
+
 def _flat(path: Place, table: dict[str, Any]) -> list[tuple[str, Place, Any]]:
-    """(name, place, value); header.subject may be written with quotes around it or without."""
+    """(name, place, value); header.subject and its like may be written with quotes around them or without."""
     found = []
     for name, value in table.items():
-        if isinstance(value, dict):
+        key = keys.find(name)
+        if isinstance(value, dict) and (key is None or key.kind not in _TABLES):
             found += [(f"{name}.{inner}", (*path, name, inner), item) for inner, item in value.items()]
         else:
             found.append((name, (*path, name), value))

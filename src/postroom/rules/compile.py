@@ -2,13 +2,20 @@
 
 The shape, which evaluate.py takes apart:
 
-    ruleset     {"delimiter", "stages": {stage: (rule, ...)}, "undecided": {stage: words}, "otherwise": {stage: words}}
+    ruleset     {"delimiter", "zone", "stages": {stage: (rule, ...)}, "index": {stage: index.py's, or None},
+                 "undecided": {stage: words}, "otherwise": {stage: words}}
     rule        (id, mode, action words, on_error words or None, terms)
     words       (text | (slot, template), ...)
     term        ("is", condition) | ("not", conditions) | ("any", (conditions, ...))
     condition   (kind, key, source, part, known, test, shown)
-    test        number: ((operator, N), ...)    ip: (nets, lists)    flag: true or false
-                otherwise: (entries, globs, patterns, lists)
+    test        number           ((operator, N), ...)
+                ip, mx_address   (nets, lists, others)
+                flags            true or false
+                time, weekday    spans or days
+                dnsbl            (zones, at least)
+                seen, greylist, rate    ((name, key, settings), ...)
+                otherwise        (entries, globs, patterns, lists, others)
+    others      ((attribute, part), ...) that the value may be equal to
 
 Terms, blocks and conditions stand in the order of their cost, so that the cheap ones are judged first. A change to this
 shape raises config.FORMAT.
@@ -16,12 +23,13 @@ shape raises config.FORMAT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from postroom.rules import keys
+from postroom.rules import index, keys
 from postroom.rules.actions import Action, Word, default
 from postroom.rules.model import Condition, Model, Rule
+from postroom.rules.values import FLAGS, Match
 
 
 def compile_model(model: Model) -> dict[str, Any]:
@@ -33,16 +41,25 @@ def compile_model(model: Model) -> dict[str, Any]:
         "log": general.log,
         "deadline": general.deadline,
         "dns": (general.servers, general.port, general.timeout),
+        # Who has read them from a file puts in what it includes (config.py).
+        "include": (),
+        "included": (),
+        "country": general.country,
+        "route": (general.route.overrides, general.route.deadline, general.route.temp),
+        "record": (general.record, general.record_hashed),
         "bounces": (bounces.key, bounces.prefix, bounces.domain, bounces.lifetime) if bounces else None,
         "lists": {source.name: (source.kind, source.values or source.path) for source in model.lists},
-        "rules": compile_rules(model.rules, general.recipient_delimiter),
+        "rules": compile_rules(model.rules, general.recipient_delimiter, general.time_zone),
     }
 
 
-def compile_rules(rules: Sequence[Rule], delimiter: str = "+") -> dict[str, Any]:
+def compile_rules(rules: Sequence[Rule], delimiter: str = "+", zone: str = "") -> dict[str, Any]:
+    stages = {stage: _stage(rules, stage) for stage in keys.STAGES}
     return {
         "delimiter": delimiter,
-        "stages": {stage: _stage(rules, stage) for stage in keys.STAGES},
+        "zone": zone,
+        "stages": stages,
+        "index": {stage: index.build(compiled) for stage, compiled in stages.items()},
         "undecided": {stage: _words(default(stage, "?")) for stage in keys.STAGES},
         "otherwise": {stage: _otherwise(stage) for stage in keys.STAGES},
     }
@@ -88,11 +105,22 @@ def _cost(condition: Condition) -> int:
 
 def _condition(condition: Condition) -> tuple[Any, ...]:
     key, match = condition.key, condition.match
-    test: Any = (match.entries, match.globs, match.patterns, match.lists)
-    if key.kind == "number":
-        test = match.numbers
-    elif key.kind == "ip":
-        test = (match.nets, match.lists)
-    elif key.kind == "flag":
-        test = match.flag
+    make = _TESTS.get(key.kind)
+    test = make(match) if make else (match.entries, match.globs, match.patterns, match.lists, match.others)
     return key.kind, key.name, key.source, key.part, condition.known, test, match.shown
+
+
+def _nets(match: Match) -> tuple[Any, ...]:
+    return match.nets, match.lists, match.others
+
+
+_TESTS: dict[str, Callable[[Match], Any]] = {
+    "number": lambda match: match.numbers,
+    "ip": _nets,
+    "mx_address": _nets,
+    **dict.fromkeys(FLAGS, lambda match: match.flag),
+    "time": lambda match: match.spans,
+    "weekday": lambda match: match.days,
+    "dnsbl": lambda match: (match.zones, match.at_least),
+    **dict.fromkeys(("seen", "greylist", "rate"), lambda match: match.counted),
+}

@@ -12,10 +12,20 @@ from dataclasses import dataclass
 
 from postroom.rules import templates
 from postroom.rules.lookup import NAME_LIMIT, parse_ip
-from postroom.rules.problems import Refused
+from postroom.rules.problems import Refused, unknown
 from postroom.rules.templates import Template
 
 Words = list[tuple[str, Template]]
+
+RELAY_PROTOCOLS = ("lmtp", "smtp", "lmtp+starttls", "smtp+starttls", "lmtps", "smtps")
+_RELAY_USAGE = 'expected "relay lmtp:unix:/path", "relay lmtp:HOST:PORT", "relay smtp:[HOST]:PORT" or, with TLS, smtps:'
+_WEBHOOK_USAGE = 'expected "webhook https://host/path"'
+
+# Postfix tries a mail some 130 times in the five days of its maximal_queue_lifetime.
+ATTEMPTS_LIMIT = 1000
+
+# RFC 3986: what may stand in a path and a query.
+_URL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/?%[]")
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Delivery:
 
 
 def _maildir(rest: str) -> Words:
-    return [("path", _path(rest, "maildir"))]
+    return [("maildir", _path(rest, "maildir"))]
 
 
 def _path(text: str, verb: str) -> Template:
@@ -40,25 +50,51 @@ def _path(text: str, verb: str) -> Template:
     return template
 
 
-def _relay(rest: str) -> Words:
-    protocol, colon, target = rest.partition(":")
-    usage = 'expected "relay lmtp:unix:/path", "relay lmtp:HOST:PORT" or "relay smtp:[HOST]:PORT"'
-    if not colon or protocol not in ("lmtp", "smtp") or " " in target:
-        raise Refused(usage)
-    if "{" in target:
-        raise Refused("takes no templates: where mail goes must not be for strangers to say")
-    if target.startswith("unix:"):
-        if protocol == "smtp" or not target.startswith("unix:/"):
-            raise Refused(usage)
-        return [("literal", (rest,))]
+def relay(rest: str) -> Words:
+    """`PROTOCOL:TARGET [ca=PATH] [login=PATH]`."""
+    words = rest.split()
+    if not words or "{" in rest:
+        raise Refused("takes no templates: where mail goes must not be for strangers to say" if words else _RELAY_USAGE)
+    protocol, colon, target = words[0].partition(":")
+    if not colon or protocol not in RELAY_PROTOCOLS:
+        raise Refused(_RELAY_USAGE)
+    options = _options(words[1:], ("ca", "login"))
+    if options and protocol in ("smtp", "lmtp"):
+        raise Refused(f'{options[0].partition("=")[0]}= needs TLS, expected "{protocol}+starttls:" or "{protocol}s:"')
+    if not target.startswith("unix:"):
+        _server(protocol, target)
+    elif protocol != "lmtp" or not target.startswith("unix:/"):
+        raise Refused(_RELAY_USAGE)
+    return [("literal", (word,)) for word in (words[0], *options)]
+
+
+def _server(protocol: str, target: str) -> None:
     host, _, port = target.rpartition(":")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise Refused(usage + ", with a port from 1 to 65535")
+    if not _is_port(port):
+        raise Refused(_RELAY_USAGE + ", with a port from 1 to 65535")
     bracketed = host.startswith("[") and host.endswith("]")
-    if protocol == "smtp" and not bracketed:
-        raise Refused(f"does not look up MX records; {usage}, with the host in brackets")
+    if protocol.startswith("smtp") and not bracketed:
+        raise Refused(f"does not look up MX records; {_RELAY_USAGE}, with the host in brackets")
     _host(host[1:-1] if bracketed else host, bracketed)
-    return [("literal", (rest,))]
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536
+
+
+def _options(words: list[str], known: tuple[str, ...]) -> list[str]:
+    """`name=/path` words, each at most once."""
+    seen: set[str] = set()
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or name not in known:
+            raise Refused(unknown(name, known, "option"))
+        if name in seen:
+            raise Refused(f"has {name}= twice")
+        if not path.startswith("/"):
+            raise Refused(f'expected an absolute path, "{name}=/path"')
+        seen.add(name)
+    return words
 
 
 def _host(host: str, bracketed: bool) -> None:
@@ -67,6 +103,42 @@ def _host(host: str, bracketed: bool) -> None:
     names = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:"
     if not host or len(host) > NAME_LIMIT or not set(host) <= set(names):
         raise Refused(f"{host!r} is neither a host name nor an address")
+
+
+def webhook(rest: str, stage: str) -> Words:
+    """`URL [ca=PATH] [secret=PATH]`. Templates may stand in the URL's path and query."""
+    words = rest.split()
+    if not words:
+        raise Refused(_WEBHOOK_USAGE)
+    scheme, separator, after = words[0].partition("://")
+    authority, slash, place = after.partition("/")
+    if scheme not in ("http", "https") or not separator or not slash:
+        raise Refused(_WEBHOOK_USAGE)
+    if "{" in authority:
+        raise Refused("has a template in its host: where mail goes must not be for strangers to say")
+    _authority(authority)
+    template = templates.parse(words[0], stage)
+    if not set(templates.literal_text(template)) <= _URL:
+        raise Refused(f"{words[0]!r} is no URL; write other characters as %XX")
+    if {".", ".."} & set(place.partition("?")[0].split("/")):
+        raise Refused("has . or .. as a part of its path")
+    options = _options(words[1:], ("ca", "secret"))
+    if scheme == "http" and any(option.startswith("ca=") for option in options):
+        raise Refused("ca= needs TLS, expected an https:// URL")
+    return [("url", template), *(("literal", (option,)) for option in options)]
+
+
+def _webhook(rest: str) -> Words:
+    return webhook(rest, "deliver")
+
+
+def _authority(text: str) -> None:
+    """`host`, `host:port`, `[2001:db8::1]:port`; a password in it would stand in every log line."""
+    host, bracket, rest = text.partition("]") if text.startswith("[") else (text.partition(":")[0], "", "")
+    port = rest if bracket else text[len(host) :]
+    if port and not (port.startswith(":") and _is_port(port[1:])):
+        raise Refused(f'expected "host" or "host:port", found {text!r}')
+    _host(host.removeprefix("["), bool(bracket))
 
 
 def _command(rest: str) -> Words:
@@ -90,13 +162,35 @@ def _argument(word: str) -> tuple[str, Template]:
     return ("path" if "/" in templates.literal_text(template) else "argument"), template
 
 
+def quarantine(rest: str) -> Words:
+    """`PATH after=N [any]`, the last of a list: what becomes of a mail over which the action before it has failed."""
+    words = rest.split()
+    usage = 'expected "quarantine /path after=N", N from 1 to 1000, and perhaps "any" behind it'
+    if len(words) not in (2, 3) or not words[1].startswith("after=") or words[2:] not in ([], ["any"]):
+        raise Refused(usage)
+    count = words[1].removeprefix("after=")
+    if not (count.isascii() and count.isdigit() and len(count) < 5 and 1 <= int(count) <= ATTEMPTS_LIMIT):
+        raise Refused(usage)
+    path = _path(words[0], "quarantine")
+    return [("maildir", path), *(("literal", (word,)) for word in words[1:])]
+
+
 def _discard(rest: str) -> Words:
     return [("text", templates.parse(rest, "deliver"))] if rest else []
 
 
 DELIVER: dict[str, Delivery] = {
     "maildir": Delivery("maildir PATH", "takes the mail for delivered (status=sent): it is in this maildir", _maildir),
-    "relay": Delivery("relay PROTOCOL:TARGET", "takes over that server's answer: sent, deferred or bounced", _relay),
+    "relay": Delivery("relay PROTOCOL:TARGET", "takes over that server's answer: sent, deferred or bounced", relay),
+    "webhook": Delivery(
+        "webhook URL", "takes over what the HTTP server's answer says: sent, deferred or bounced", _webhook
+    ),
     "command": Delivery("command PROGRAM ...", "takes over what the program's exit status says (sysexits.h)", _command),
     "discard": Delivery("discard [TEXT]", "takes the mail for delivered (status=sent); it is thrown away", _discard),
 }
+
+QUARANTINE = Delivery(
+    "quarantine PATH after=N",
+    "takes the mail for delivered (status=sent): it is in this maildir, to be looked at",
+    quarantine,
+)

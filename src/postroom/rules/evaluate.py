@@ -36,8 +36,11 @@ the rule is judged again from its start: that is cheaper, and far simpler, than 
 from __future__ import annotations
 
 from postroom.rules import Decision, Question, Unknown
+from postroom.rules.compare import clock, ip, literal, null, number, string, texts, yes
 from postroom.rules.facts import Facts
-from postroom.rules.lookup import fold, glob_matches, in_nets, parse_ip
+from postroom.rules.index import candidates
+from postroom.rules.network import country, dnsbl, fcrdns, mx, mx_address, mx_state, ns
+from postroom.rules.remembered import flag, greylist, rate, seen
 from postroom.rules.render import render
 
 TYPE_CHECKING = False
@@ -59,9 +62,12 @@ if TYPE_CHECKING:
 
 def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Steps:
     """The decision of the first rule of the stage that matches, or what stands for "no rule"."""
-    facts = Facts(attributes, ruleset["delimiter"])
+    facts = Facts(attributes, ruleset["delimiter"], ruleset["zone"])
     shadow: tuple[tuple[str, str], ...] = ()
-    for identity, mode, action, on_error, terms in ruleset["stages"].get(stage, ()):
+    rules, index = ruleset["stages"].get(stage, ()), ruleset["index"].get(stage)
+    if index is not None and trace is None:  # who wants to see how it came about sees every rule
+        rules = candidates(index, rules, facts)
+    for identity, mode, action, on_error, terms in rules:
         truth: Any = _judge(terms, facts, trace)
         while truth.__class__ is Question:
             facts.answers[truth.kind, truth.argument] = yield truth
@@ -108,6 +114,8 @@ def _rendered(words: tuple[Any, ...], facts: Facts) -> Generator[Question, Any, 
 
 def _judge(terms: tuple[Any, ...], facts: Facts, trace: Trace | None) -> Truth:
     """The AND of a rule's terms, which stand in the order of their cost."""
+    if facts.listed or facts.waits:
+        facts.listed, facts.waits = {}, {}
     doubt: Truth = True
     for form, body in terms:
         if form == "is":
@@ -158,162 +166,29 @@ def _condition(condition: tuple[Any, ...], facts: Facts, missing: bool, trace: T
     return truth
 
 
-# One function per kind of key. None: the attribute is missing.
-
-
-def _string(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    kind, _, source, part, known, test, _ = condition
-    value = facts.value(source, part, kind, known)
-    if value is None:
-        return None
-    if value:
-        return _matches(kind, value, test, facts)
-    # What is known to be empty equals the empty text only, and no pattern; a list may hold the null sender.
-    entries, _, _, lists = test
-    if "" in entries:
-        return True
-    return _matches(kind, value, ((), (), (), lists), facts) if kind == "address" and lists else False
-
-
-def _matches(kind: str, value: str, test: tuple[Any, ...], facts: Facts) -> Truth:
-    entries, globs, patterns, lists = test
-    if entries:
-        for key in facts.keys(kind, value):
-            if key in entries:
-                return True
-    for pieces in globs:
-        if glob_matches(pieces, value):
-            return True
-    doubt: Truth = False
-    for pattern, limit in patterns:
-        truth = _pattern(pattern, limit, value)
-        if truth is True:
-            return True
-        doubt = truth or doubt
-    for name in lists:
-        answer = facts.ask("list", (name, value, kind))
-        if answer.__class__ is Question:
-            return answer
-        if answer.__class__ is Unknown:
-            doubt = answer
-        elif answer is not False:
-            return True
-    return doubt
-
-
-def _pattern(pattern: str, limit: int, value: str) -> bool | Unknown:
-    if len(value) > limit:
-        return Unknown(f"a value of {len(value)} characters is too long for the pattern {pattern}, which takes {limit}")
-    import re  # 8 ms: only who has a pattern in his rules pays for it
-
-    return re.search(pattern, value, re.IGNORECASE) is not None
-
-
-def _number(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    _, key, source, _, known, test, _ = condition
-    text = facts.text(source)
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        return Unknown(f"{key} is no number")
-    number = int(text)
-    if number == 0 and (not known or facts.nothing_known):
-        return None
-    return any(
-        number > limit if operator == ">" else number < limit if operator == "<" else number == limit
-        for operator, limit in test
-    )
-
-
-def _ip(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    kind, _, source, part, known, (nets, lists), _ = condition
-    value = facts.value(source, part, kind, known)
-    address = parse_ip(value) if value else None
-    if value is None or address is None:
-        return None
-    return True if in_nets(address, nets) else _matches(kind, value, ((), (), (), lists), facts)
-
-
-def _flag(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    _, _, source, _, _, wanted, _ = condition
-    if not facts.text(source):
-        return None
-    found = facts.suppression(source)
-    if found.__class__ is Question or found.__class__ is Unknown:
-        return found
-    return (found is not None) is wanted
-
-
-def _mx_state(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    _, _, source, _, _, (entries, _, _, _), _ = condition
-    plan = facts.plan(source)
-    if plan is None or plan.__class__ is Question:
-        return plan
-    failed = plan.__class__ is Unknown or plan.state == "error"
-    if failed and "error" not in entries:
-        return plan if plan.__class__ is Unknown else _no_plan(plan)
-    return failed or plan.state in entries
-
-
-def _no_plan(plan: Any) -> Unknown:
-    return Unknown(f"MX of {plan.domain}: {plan.reason}")
-
-
-def _mx(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    _, _, source, part, _, test, _ = condition
-    plan = facts.plan(source)
-    if plan is None or plan.__class__ is Question or plan.__class__ is Unknown:
-        return plan
-    if plan.state == "error":
-        return _no_plan(plan)
-    hosts = plan.primary if part == "primary_mx" else plan.every
-    if part == "every_mx":
-        # Of no host at all nothing is said: a null MX is not "all at this provider".
-        return _every(hosts, test, facts) if hosts else False
-    return _some("domain", hosts, test, facts)
-
-
-def _some(kind: str, values: Any, test: tuple[Any, ...], facts: Facts) -> Truth:
-    doubt: Truth = False
-    for value in values:
-        truth = _matches(kind, value, test, facts)
-        if truth is True or truth.__class__ is Question:
-            return truth
-        if truth is not False:
-            doubt = truth
-    return doubt
-
-
-def _every(hosts: Any, test: tuple[Any, ...], facts: Facts) -> Truth:
-    doubt: Truth = True
-    for host in hosts:
-        truth = _matches("domain", host, test, facts)
-        if truth is False or truth.__class__ is Question:
-            return truth
-        if truth is not True:
-            doubt = truth
-    return doubt
-
-
-def _header(condition: tuple[Any, ...], facts: Facts) -> Truth | None:
-    kind, _, source, _, _, test, _ = condition
-    found = facts.ask("header", source)
-    if found.__class__ is Question or found.__class__ is Unknown:
-        return found
-    if not found:
-        return None
-    return _some(kind, [fold(kind, value) for value in found], test, facts)
-
-
 _KINDS: dict[str, Callable[[tuple[Any, ...], Facts], Truth | None]] = {
-    "text": _string,
-    "fold": _string,
-    "domain": _string,
-    "address": _string,
-    "number": _number,
-    "ip": _ip,
-    "flag": _flag,
-    "mx_state": _mx_state,
-    "mx": _mx,
-    "header": _header,
+    "text": string,
+    "fold": string,
+    "domain": string,
+    "address": string,
+    "number": number,
+    "ip": ip,
+    "flag": flag,
+    "mx_state": mx_state,
+    "mx": mx,
+    "header": texts,
+    "attachment": texts,
+    "mx_address": mx_address,
+    "ns": ns,
+    "dnsbl": dnsbl,
+    "fcrdns": fcrdns,
+    "country": country,
+    "null": null,
+    "literal": literal,
+    "yes": yes,
+    "time": clock,
+    "weekday": clock,
+    "seen": seen,
+    "greylist": greylist,
+    "rate": rate,
 }

@@ -14,14 +14,22 @@ if TYPE_CHECKING:
 class Facts:
     """`answers` is filled by who runs the rules; a fact that is not there yet comes back as a Question."""
 
-    __slots__ = ("_attributes", "_keys", "_values", "answers", "delimiter", "nothing_known", "unfilled")
+    __slots__ = (
+        "_attributes", "_keys", "_values", "answers", "delimiter", "listed", "nothing_known", "unfilled", "waits",
+        "zone",
+    )  # fmt: skip
 
-    def __init__(self, attributes: Mapping[str, str], delimiter: str) -> None:
+    def __init__(self, attributes: Mapping[str, str], delimiter: str, zone: str = "") -> None:
         self._attributes = attributes
         self._values: dict[tuple[str, str], str] = {}
         self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
         self.answers: dict[tuple[str, object], Any] = {}
         self.delimiter = delimiter
+        self.zone = zone
+        # Of the rule at hand: the text beside the entry of each list that held a value, the first as "reason"; and the
+        # seconds to wait that its `greylist` and `rate` came to. For its templates.
+        self.listed: dict[str, str] = {}
+        self.waits: dict[str, int] = {}
         # Why the action of the rule at hand could not be filled in (render.py).
         self.unfilled = ""
         # VRFY is decided by the rules of rcpt, but there was no MAIL: its empty sender is not the null sender.
@@ -38,7 +46,10 @@ class Facts:
         """The same in the form in which it is compared; None where it is missing."""
         value = self._values.get((source, part))
         if value is None:
-            value = self._values[source, part] = fold(kind, self.text(source, part))
+            text = self._attributes.get(source) or ""
+            if part:
+                text = part_of(text, part, self.delimiter)
+            value = self._values[source, part] = fold(kind, text)
         if value:
             return value
         if part and self._attributes.get(source):
@@ -50,6 +61,18 @@ class Facts:
         if found is None:
             found = self._keys[kind, value] = keys_of(kind, value, self.delimiter)
         return found
+
+    def counted(self, parts: tuple[tuple[str, str, str], ...]) -> tuple[str, ...] | None:
+        """What is counted by, each part folded; None where one of them is missing. `<>` is the null sender."""
+        found = []
+        for kind, source, part in parts:
+            value = fold(kind, self.text(source, part))
+            if not value and source == "sender" and not self.nothing_known and source in self._attributes:
+                value = "<>"
+            if not value:
+                return None
+            found.append(value)
+        return tuple(found)
 
     def ask(self, kind: str, argument: object) -> Any:
         """The answer, or the Question to ask first."""

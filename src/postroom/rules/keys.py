@@ -17,9 +17,13 @@ STAGES = (*POLICY_STAGES, "route", "deliver", "bounce")
 
 # What a condition may cost, cheapest first: conditions of a rule are judged in this order, so that nothing is asked
 # of a list, the store or the DNS once something cheaper has said no.
-ATTRIBUTE, PATTERN, HEADER, LIST, STORE, DNS = range(6)
+# COUNTER is last of all: what is counted is only what all the other conditions hold for.
+ATTRIBUTE, PATTERN, HEADER, LIST, STORE, DNS, COUNTER = range(7)
 
 MX_STATES = ("mx", "implicit", "null", "none", "literal", "error")
+
+# Kinds whose values compare as texts with those of another attribute ("attr:NAME").
+TEXTS = ("text", "fold", "domain", "address", "ip")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,42 @@ _ATTRIBUTES: dict[str, tuple[str, frozenset[str], frozenset[str]]] = {
 
 # user is what pipe(8) calls $user: the local part without its extension.
 _PART_KINDS = {"localpart": "fold", "user": "fold", "extension": "fold", "domain": "domain"}
-_MX_PARTS = {"primary_mx": "mx", "any_mx": "mx", "every_mx": "mx", "mx_state": "mx_state"}
+_DNS_PARTS = {
+    "primary_mx": "mx",
+    "any_mx": "mx",
+    "every_mx": "mx",
+    "mx_state": "mx_state",
+    "mx_address": "mx_address",
+    "ns": "ns",
+}
+
+# What is known of one failed recipient of a report (bounces/values.py), at bounce.
+_BOUNCE_ATTRIBUTES = {
+    "bounce.kind": "fold",
+    "bounce.authentic": "fold",
+    "bounce.recipient": "address",
+    "bounce.outcome": "fold",
+    "bounce.status": "text",
+    "bounce.reason": "fold",
+    "bounce.category": "fold",
+    "bounce.hard": "yes",
+    "bounce.permanent": "yes",
+    "bounce.diagnostic": "fold",
+    "bounce.remote_mta": "domain",
+}
+
+# name: (kind, attribute, part of it): what is made of an attribute and looked at, or asked about.
+_DERIVED = {
+    "null_sender": ("null", "sender", ""),
+    "client_is_literal": ("literal", "helo_name", ""),
+    "country": ("country", "client_address", ""),
+    "fcrdns": ("fcrdns", "client_address", ""),
+    "dnsbl": ("dnsbl", "client_address", ""),
+    "rhsbl": ("dnsbl", "sender", "domain"),
+    "helo_rhsbl": ("dnsbl", "helo_name", ""),
+    "client_rhsbl": ("dnsbl", "client_name", ""),
+}
+_COSTS = {"country": HEADER, "fcrdns": DNS, "dnsbl": DNS}
 
 
 def _build() -> dict[str, Key]:
@@ -96,19 +135,32 @@ def _build() -> dict[str, Key]:
         for part, kind in _PART_KINDS.items():
             name = f"{source}_{part}"
             keys[name] = Key(name, kind, source, part, stages, known, ATTRIBUTE)
-        for part, kind in _MX_PARTS.items():
+        for part, kind in _DNS_PARTS.items():
             name = part if source == "recipient" else f"sender_{part}"
             keys[name] = Key(name, kind, source, part, stages, known, DNS)
     recipient = keys["recipient"]
     keys["suppressed"] = Key("suppressed", "flag", "recipient", "", recipient.stages, _NONE, STORE)
+    for name, (kind, source, part) in _DERIVED.items():
+        stages, known = keys[source].stages, keys[source].known
+        keys[name] = Key(name, kind, source, part, stages, known, _COSTS.get(kind, ATTRIBUTE))
+    for name, kind in _BOUNCE_ATTRIBUTES.items():
+        keys[name] = Key(name, kind, name, "", _BOUNCE, _BOUNCE if kind == "text" else _NONE, ATTRIBUTE)
+    for name in ("time", "weekday"):
+        keys[name] = Key(name, name, "", "", frozenset(STAGES), _NONE, PATTERN)
+    for name in ("seen", "greylist", "rate"):
+        keys[name] = Key(name, name, "", "", _STATEFUL, _NONE, COUNTER)
+    keys["attachment"] = Key("attachment", "attachment", "", "", _HEADER_STAGES, _NONE, LIST)
     return keys
 
 
-KEYS = _build()
-
-# What stands before a header's name, as in header.subject.
+# What stands before a header's name, as in header.subject, and before an attribute's that has no key of its own.
 HEADER_PREFIX = "header."
+ATTRIBUTE_PREFIX = "attribute."
 _HEADER_STAGES = _DELIVER | _BOUNCE
+# A route is asked for many times a mail, and by who only wants to know: nothing can be counted there.
+_STATEFUL = frozenset(STAGES) - _ROUTE
+
+KEYS = _build()
 
 
 def find(name: str) -> Key | None:
@@ -117,18 +169,23 @@ def find(name: str) -> Key | None:
         header = name.removeprefix(HEADER_PREFIX).lower()
         valid = header.isascii() and header.isprintable() and header and ":" not in header and " " not in header
         return Key(name, "header", header, "", _HEADER_STAGES, _NONE, HEADER) if valid else None
+    if name.startswith(ATTRIBUTE_PREFIX):
+        source = name.removeprefix(ATTRIBUTE_PREFIX)
+        valid = source.isascii() and source.replace("_", "a").isalnum() and source not in KEYS
+        return Key(name, "text", source, "", _SMTP, _NONE, ATTRIBUTE) if valid else None
     return KEYS.get(name)
 
 
 def at(stage: str) -> list[str]:
     """The names of the keys that exist at a stage."""
     names = [key.name for key in KEYS.values() if stage in key.stages]
-    return [*names, HEADER_PREFIX + "NAME"] if stage in _HEADER_STAGES else names
+    names += [HEADER_PREFIX + "NAME"] if stage in _HEADER_STAGES else []
+    return [*names, ATTRIBUTE_PREFIX + "NAME"] if stage in _SMTP else names
 
 
 def attributes() -> list[str]:
     """The names of what can be given from outside, such as by the command line of `postroom explain`."""
-    return list(_ATTRIBUTES)
+    return [*_ATTRIBUTES, *_BOUNCE_ATTRIBUTES]
 
 
 def where(key: Key) -> str:

@@ -25,6 +25,15 @@ def keys_of(kind: str, value: str, delimiter: str) -> tuple[str, ...]:
     return (value,)
 
 
+def whole_keys(kind: str, value: str, delimiter: str) -> tuple[str, ...]:
+    """Of these keys those of one value only: the value, and an address also without its extension."""
+    if kind != "address":
+        return (value,)
+    local, _, domain = value.rpartition("@")
+    base = without_extension(local, delimiter)
+    return (value,) if base == local else (value, f"{base}@{domain}")
+
+
 def fold(kind: str, value: str) -> str:
     """The form in which values of this kind are compared."""
     if kind == "text":
@@ -65,6 +74,11 @@ def address_keys(address: str, delimiter: str) -> tuple[str, ...]:
 
 def without_extension(local: str, delimiter: str) -> str:
     """The local part before its extension (envelope.extension); `bob+` has one that is empty."""
+    for character in delimiter:
+        if character in local:
+            break
+    else:
+        return local  # as nearly always
     found = extension(local + "@", delimiter)
     if found:
         return local[: -len(found) - 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from postroom.rules.actions import Action
 from postroom.rules.keys import Key
@@ -36,7 +37,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Test:
-    """A [[test]]. `mx` and `sender_mx` are (preference, host) pairs, or a state, or None where not given."""
+    """A [[test]]. `mx` and `sender_mx` are (preference, host) pairs, or a state, or None where not given. `answers` are
+    to other questions, by their kind.
+    """
 
     number: int
     line: int
@@ -46,13 +49,14 @@ class Test:
     mx: tuple[tuple[int, str], ...] | str | None
     sender_mx: tuple[tuple[int, str], ...] | str | None
     suppressed: bool
+    answers: Mapping[str, Any]
     expect: str
     expect_rule: str | None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A [list.NAME]: `kind` is values, file or texthash; `path` is empty for values."""
+    """A [list.NAME]: `kind` is values, file or the type of a table; `path` its name, as tables.table() takes it."""
 
     name: str
     kind: str
@@ -62,16 +66,30 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that is not a rule. Paths are absolute, times are seconds."""
+    """Everything that is not a rule. Paths are absolute, times are seconds; `country` is a database's path or empty."""
 
     state: str
     log: str
     deadline: float
     recipient_delimiter: str
+    time_zone: str
+    country: str
+    route: Route
+    record: str
+    record_hashed: bool
     servers: tuple[str, ...]
     port: int
     timeout: float
     bounces: Bounces | None
+
+
+@dataclass(frozen=True)
+class Route:
+    """[route]: `overrides` is a list's name or empty, `deadline` seconds; `temp`: "cannot be told" may be an answer."""
+
+    overrides: str
+    deadline: float
+    temp: bool
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import warnings
 from math import factorial
 from typing import Any, NamedTuple
 
+from postroom.rules import Unknown
 from postroom.rules.problems import Refused
 
 # The engine takes from 10^7 of the slowest to 10^8 of the quickest steps a second: half a second at worst.
@@ -28,6 +29,9 @@ STEPS = 5e6
 # An address has at most 254 characters (RFC 5321 section 4.5.3.1.3: 256 with its brackets), a domain name 253.
 LEAST_TEXT = 256
 MOST_TEXT = 8192
+
+# RE2 takes some ten nanoseconds a character: half a millisecond. No attribute is longer (wire.policy.REQUEST_LIMIT).
+LINEAR_TEXT = 65536
 
 # Where factors stop growing: beyond any that passes, and short of numbers that take long themselves.
 _TOO_MUCH = 10**12
@@ -49,6 +53,10 @@ _NESTED = (
 )
 
 
+class Runaway(Refused):
+    """A pattern that is right, but could keep Python's engine busy over a text made for it. RE2 may take it."""
+
+
 class Cost(NamedTuple):
     """Of a part of a pattern: unbounded repetitions, how many of them may end in several places, factor of the rest."""
 
@@ -68,25 +76,95 @@ class Cost(NamedTuple):
 
 
 def check(pattern: str) -> int:
-    """The longest text to put it to. Raises Refused where the pattern is wrong or can run away."""
+    """The longest text to put it to. Raises Refused where the pattern is wrong or can run away.
+
+    With RE2 installed, what can run away is left to it: the number is then negative (see linear()).
+    """
     if not pattern:
         raise Refused('is empty and would match everything; expected a pattern after "re:"')
     try:
+        return bound(pattern, re.IGNORECASE)
+    except Runaway:
+        if _re2(pattern.encode(), re.IGNORECASE) is None:
+            raise
+        return -LINEAR_TEXT
+
+
+def linear(pattern: str, text: str) -> bool | Unknown:
+    """Put a text to a pattern that check() left to RE2, which takes time by the text's length alone."""
+    compiled = _re2(pattern.encode(), re.IGNORECASE)
+    if compiled is None:
+        return Unknown(f"the pattern {pattern} needs RE2, which is not installed here")
+    return compiled.search(text.encode("utf-8", "surrogateescape")) is not None
+
+
+class Engine:
+    """A compiled pattern over bytes. `limit`: the longest text that may be put to it."""
+
+    __slots__ = ("groups", "limit", "search")
+
+    def __init__(self, compiled: Any, limit: int) -> None:
+        self.search = compiled.search
+        self.groups: int = compiled.groups
+        self.limit = limit
+
+
+def engine(pattern: str, flags: re.RegexFlag, longest: bool = False) -> Engine:
+    """The engine for a pattern in ASCII over bytes: Python's where that cannot run away, else RE2's if it is installed.
+
+    `longest`: of several places to end, RE2 takes the last, as POSIX says. Raises Refused.
+    """
+    try:
+        limit = bound(pattern, flags)
+    except Runaway:
+        compiled = _re2(pattern.encode("ascii"), flags, latin=True, longest=longest)
+        if compiled is None:
+            raise
+        return Engine(compiled, LINEAR_TEXT)
+    return Engine(re.compile(pattern.encode("ascii"), flags), limit)
+
+
+def bound(pattern: str, flags: re.RegexFlag) -> int:
+    """The longest text that Python's engine may be given. Raises Refused, or Runaway where no text is short enough."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            re.compile(pattern, re.IGNORECASE)
-            tree = list(re._parser.parse(pattern, re.IGNORECASE))  # type: ignore[attr-defined]  # re has no public parser
+            re.compile(pattern, flags)
+            tree = re._parser.parse(pattern, flags)  # type: ignore[attr-defined]  # re has no public parser
     except (re.error, RecursionError, OverflowError, Warning) as error:
         raise Refused(f"is no regular expression of Python's: {error}") from error
-    cost = _sequence(tree, [])
-    power = (0 if _anchored(tree) else 1) + min(cost.unbounded, cost.ambiguous + 1)
+    items = list(tree)
+    cost = _sequence(items, [])
+    anchored = _anchored(items) and not tree.state.flags & re.MULTILINE
+    power = (0 if anchored else 1) + min(cost.unbounded, cost.ambiguous + 1)
     limit = int((STEPS * factorial(power) / cost.factor) ** (1 / power)) if power else MOST_TEXT
     if limit < LEAST_TEXT or cost.factor > STEPS / MOST_TEXT:
-        raise Refused(
+        raise Runaway(
             "could keep busy for long over a text made for it: too many repetitions that what follows does not end. "
             "Say what ends each, as in [^@]*@ instead of .*@, and begin with ^ where that is meant"
         )
     return min(limit, MOST_TEXT)
+
+
+def _re2(pattern: bytes, flags: re.RegexFlag, latin: bool = False, longest: bool = False) -> Any:
+    """The pattern as RE2 compiles it; None where RE2 is not installed, or does not know what the pattern uses."""
+    try:
+        import re2  # type: ignore[import-untyped]  # it has no stubs
+    except ImportError:
+        return None
+    options = re2.Options()
+    options.log_errors = False
+    options.case_sensitive = not flags & re.IGNORECASE
+    options.dot_nl = bool(flags & re.DOTALL)
+    options.longest_match = longest
+    if latin:
+        options.encoding = re2.Options.Encoding.LATIN1
+    # The very end of a text is \Z in Python before 3.14, \z in RE2.
+    pattern = re.sub(rb"\\.", lambda found: rb"\z" if found[0] == rb"\Z" else found[0], pattern, flags=re.DOTALL)
+    try:
+        return re2.compile((b"(?m)" if flags & re.MULTILINE else b"") + pattern, options)
+    except re2.error:
+        return None
 
 
 def _anchored(tree: list[Any]) -> bool:
@@ -115,7 +193,7 @@ def _item(item: Any, rest: list[Any]) -> Cost:
         return _sequence(list(argument[1]), [])
     if operation in (*_SIMPLE, "AT"):
         return Cost()
-    raise Refused(f"uses {operation.lower()}, of which it cannot be said how long it takes over a text made for it")
+    raise Runaway(f"uses {operation.lower()}, of which it cannot be said how long it takes over a text made for it")
 
 
 def _branch(branches: list[Any], rest: list[Any]) -> Cost:
@@ -145,17 +223,17 @@ def _repeated(items: list[Any], rest: list[Any]) -> None:
         if name in _REPEATS:
             least, most, body = argument
             if most > _BOUND or (least != most and not _ended(_characters(body), following)):
-                raise Refused(_NESTED)
+                raise Runaway(_NESTED)
             _repeated(list(body), list(body) + following)
         elif name == "SUBPATTERN":
             _repeated(list(argument[3]), following)
         elif name == "BRANCH":
             if not _distinct(argument[1]):
-                raise Refused("has alternatives that can start alike inside a repetition, as in (a|ab)*")
+                raise Runaway("has alternatives that can start alike inside a repetition, as in (a|ab)*")
             for branch in argument[1]:
                 _repeated(list(branch), following)
         elif name not in (*_SIMPLE, "AT"):
-            raise Refused(f"uses {name.lower()} inside a repetition")
+            raise Runaway(f"uses {name.lower()} inside a repetition")
 
 
 def _ended(repeated: frozenset[str], rest: list[Any]) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # The settings that stand alone at the top of the file. Below a [table] they are keys of that table to TOML.
-SETTINGS = ("state", "log", "deadline", "recipient_delimiter")
+SETTINGS = ("include", "state", "log", "deadline", "recipient_delimiter", "time_zone", "record", "record_addresses")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Report:
 
     def __init__(self, document: Document) -> None:
         self.document = document
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = [*document.problems]
 
     def error(self, path: Place, text: str, level: str = "error") -> None:
         self.problems.append(
             Problem(
-                file=self.document.name,
+                file=self.document.file(path),
                 line=self.document.line(path),
                 text=text,
                 rule=self._rule(path),

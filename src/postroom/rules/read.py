@@ -23,17 +23,25 @@ class Unreadable(Exception):
 
 
 class Document:
-    """The file's tables, and where in it each key stands: ("rule", 0, "match", "recipient") -> line."""
+    """The file's tables, and where in it each key stands: ("rule", 0, "match", "recipient") -> line.
+
+    `files` says the same of the file, for what stands in an included one (include.py); `problems` were found there.
+    """
 
     def __init__(self, name: str, data: dict[str, Any], lines: dict[Place, int]) -> None:
         self.name = name
         self.data = data
-        self._lines = lines
+        self.lines = lines
+        self.files: dict[Place, str] = {}
+        self.problems: list[Problem] = []
 
     def line(self, path: Place) -> int:
-        while path and path not in self._lines:
+        while path and path not in self.lines:
             path = path[:-1]
-        return self._lines.get(path, 0)
+        return self.lines.get(path, 0)
+
+    def file(self, path: Place) -> str:
+        return self.files.get(path[:2], self.name)
 
 
 def parse(content: bytes, name: str) -> Document:

@@ -2,6 +2,8 @@
 
 Slots say what a stranger's text may do in a word
     text      anything, as one line without control characters, cut to TEXT_LIMIT bytes
+    maildir   as path; and no component may be tmp, new or cur, a part of the maildir above
+    url       percent-encoded (RFC 3986); in the path neither empty nor "." nor ".."
     path      one component of a path each: no slash, not hidden, not empty, of a length every file system takes;
               folded to lower case, as virtual(8) and local(8) look a mailbox up: Bob@ and bob@ are one person
     argument  anything a program's argument can hold; no option, unless "--" stands before it
@@ -29,6 +31,9 @@ ARGUMENT_LIMIT = 4096
 
 _NULL_SENDER = ("attribute", "sender", "")
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._+=")
+
+_UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+_MAILDIR = ("tmp", "new", "cur")
 
 
 class Unsafe(Exception):
@@ -66,6 +71,8 @@ def _unfilled(unsafe: Unsafe, facts: Facts) -> str:
     name = f"{source}_{detail}" if detail else source
     if origin == "suppressed":
         name = f"suppressed.{detail}"
+    elif origin == "listed":
+        name = f"list.{detail}"
     elif origin == "mx":
         name = detail if source == "recipient" else f"sender_{detail}"
     return f"{{{name}}} {unsafe.trouble}" + ("" if facts.given(source) else " (not given)")
@@ -94,6 +101,10 @@ def _fill(part: tuple[str, str, str], facts: Facts) -> str | Question | Unknown:
     origin, source, detail = part
     if origin == "attribute":
         return facts.text(source, detail)
+    if origin == "listed":
+        return facts.listed.get(detail, "")
+    if origin == "waits":
+        return str(facts.waits.get(source, 0))
     if origin == "suppressed":
         found = facts.suppression(source)
         return found if isinstance(found, Question | Unknown) else _suppressed(found, detail)
@@ -143,6 +154,35 @@ def _path(template: tuple[Any, ...], values: list[str], before: list[str]) -> st
     return path
 
 
+def _maildir(template: tuple[Any, ...], values: list[str], before: list[str]) -> str:
+    path = _path(template, values, before)
+    fixed = "".join(part if part.__class__ is str else "\0" for part in template)
+    if any(path.split("/").count(name) > fixed.split("/").count(name) for name in _MAILDIR):
+        raise Unsafe(next(part for part in template if part.__class__ is not str), "makes a folder of a maildir")
+    return path
+
+
+def _url(template: tuple[Any, ...], values: list[str], before: list[str]) -> str:
+    url = ""
+    for part, value in zip(template, values, strict=True):
+        if part.__class__ is str:
+            url += value
+            continue
+        if "?" not in url and value in ("", ".", ".."):
+            raise Unsafe(part, "is empty" if not value else "would lead to another place")
+        try:
+            data = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # no bytes could have been read as this
+            raise Unsafe(part, "is no text") from None
+        if len(data) > ARGUMENT_LIMIT:
+            raise Unsafe(part, "is too long")
+        url += "".join(chr(byte) if chr(byte) in _UNRESERVED else f"%{byte:02X}" for byte in data)
+    # Of two templates side by side, each harmless; servers take away dot segments, written as %2E or not.
+    if {".", ".."} & set(url.partition("?")[0].split("/")):
+        raise Unsafe(next(part for part in template if part.__class__ is not str), "would lead to another place")
+    return url
+
+
 def _trouble(value: str) -> str:
     if not value:
         return "is empty"
@@ -171,4 +211,4 @@ def _token(template: tuple[Any, ...], values: list[str], before: list[str]) -> s
     return "".join(values)
 
 
-_SLOTS = {"text": _text, "path": _path, "argument": _argument, "token": _token}
+_SLOTS = {"text": _text, "path": _path, "maildir": _maildir, "url": _url, "argument": _argument, "token": _token}

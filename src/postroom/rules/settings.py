@@ -6,8 +6,9 @@ from functools import partial
 
 from postroom.rules import section, values
 from postroom.rules.lookup import parse_ip
-from postroom.rules.model import Bounces, Settings, Source
+from postroom.rules.model import Bounces, Route, Settings, Source
 from postroom.rules.problems import SETTINGS, Refused, Report, unknown
+from postroom.rules.providers import catalogue
 from postroom.rules.read import Place
 from postroom.rules.section import Section
 from postroom.rules.values import Match, Names, show
@@ -23,8 +24,15 @@ DEFAULT_DNS_TIMEOUT = 2.0
 DEFAULT_LIFETIME = 30 * 86400.0
 _LIFETIME_LIMIT = 366 * 86400.0
 
-TOP = (*SETTINGS, "dns", "bounces", "list", "provider", "rule", "test")
-_TABLES = ("texthash",)
+# trivial-rewrite(8) asks, and everything that is to be delivered waits for it.
+DEFAULT_ROUTE_DEADLINE = 0.5
+ROUTE_DEADLINE_LIMIT = 10.0
+
+TOP = (*SETTINGS, "dns", "route", "country", "bounces", "list", "provider", "rule", "test")
+# Those that can be read without Postfix; the first line's are files, the rest as postmap(1) and postconf(5) write them.
+_FILES = ("texthash", "cidr", "regexp", "pcre", "lmdb", "sqlite")
+_INLINE = ("inline", "cidr", "regexp", "pcre")
+_TABLES = (*_FILES, "inline", "socketmap")
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
@@ -39,6 +47,12 @@ def settings(top: Section, folder: str) -> Settings:
         servers=dns.take("servers", (), _servers),
         port=dns.take("port", 53, partial(section.whole, least=1, most=65535)),
         timeout=dns.take("timeout", DEFAULT_DNS_TIMEOUT, partial(section.seconds, below=DEADLINE_LIMIT)),
+        time_zone=top.take("time_zone", "", _time_zone),
+        country=_country(top, folder) if "country" in top.table else "",
+        route=_route(top),
+        record=top.take("record", "", partial(section.path, folder=folder)),
+        record_hashed=top.take("record_addresses", "plain", partial(section.choice, known=("plain", "hashed")))
+        == "hashed",
         bounces=_bounces(top, folder) if "bounces" in top.table else None,
     )
 
@@ -62,6 +76,42 @@ def _servers(value: object) -> tuple[str, ...]:
         if parse_ip(host) is None or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
             raise Refused(f'expected addresses of name servers, "127.0.0.1" or "127.0.0.1:5353", found {show(server)}')
     return section.texts(value)
+
+
+def _time_zone(value: object) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(section.text(value))
+    except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError: see below
+        raise Refused(f"is no time zone: {error}") from None
+    except KeyError:
+        raise Refused(f'expected a time zone that this machine knows, "Europe/Berlin", found {show(value)}') from None
+    return section.text(value)
+
+
+def _country(top: Section, folder: str) -> str:
+    table = Section(top.report, ("country",), top.table["country"], ("database",))
+    return table.require("database", "", partial(section.path, folder=folder), "the path of a MaxMind database")
+
+
+def _route(top: Section) -> Route:
+    table = Section(top.report, ("route",), top.table.get("route", {}), ("overrides", "deadline", "temp"))
+    return Route(
+        overrides=table.take("overrides", "", partial(_list_name, top=top)),
+        deadline=table.take("deadline", DEFAULT_ROUTE_DEADLINE, partial(section.seconds, below=ROUTE_DEADLINE_LIMIT)),
+        temp=table.take("temp", False, section.boolean),
+    )
+
+
+def _list_name(value: object, top: Section) -> str:
+    prefix, colon, name = section.text(value).partition(":")
+    if prefix != "list" or not colon:
+        raise Refused(f'expected a list, "list:NAME", found {show(value)}')
+    known = top.table.get("list", {})
+    if name not in known:
+        raise Refused(unknown(name, known, "list"))
+    return name
 
 
 def _bounces(top: Section, folder: str) -> Bounces:
@@ -118,25 +168,47 @@ def _list(report: Report, path: Place, name: str, table: object, folder: str) ->
         return Source(name, "values", values=given.take("values", (), _entries))
     if kind == "file":
         return Source(name, "file", path=given.take("file", "", partial(section.path, folder=folder)))
-    return Source(name, "texthash", path=given.take("table", "", partial(_table, folder=folder)))
+    found = given.take("table", ("texthash", ""), partial(_table, folder=folder))
+    return Source(name, found[0], path=found[1])
 
 
 def _entries(value: object) -> tuple[str, ...]:
     return tuple(entry for item in section.texts(value) for entry in sorted(values.list_entry(item)))
 
 
-def _table(value: object, folder: str) -> str:
+def _table(value: object, folder: str) -> tuple[str, str]:
+    """(type, name) of a table: the name is a path, entries in braces, or where a socketmap server listens."""
     kind, colon, name = section.text(value).partition(":")
+    name = name.strip()
     if not colon or not name:
         raise Refused(f'expected "TYPE:PATH", such as "texthash:blocked", found {show(value)}')
     if kind not in _TABLES:
         raise Refused(unknown(kind, _TABLES, "table type"))
-    return section.path(name, folder)
+    if kind == "socketmap":
+        return kind, _socketmap(name, folder)
+    if name.startswith("{") and kind in _INLINE and name.endswith("}"):
+        return kind, name
+    if kind not in _FILES or name.startswith("{"):
+        raise Refused(
+            f'expected "{kind}:{{ ... }}", found {show(value)}' if kind in _INLINE else f"{kind}: has no inline form"
+        )
+    return kind, section.path(name, folder)
+
+
+def _socketmap(name: str, folder: str) -> str:
+    """socketmap_table(5): unix:PATH:NAME or inet:HOST:PORT:NAME; a relative path starts at `folder`."""
+    kind, _, rest = name.partition(":")
+    endpoint, _, inner = rest.rpartition(":")
+    host, _, port = endpoint.rpartition(":")
+    good = endpoint if kind == "unix" else host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536
+    if kind not in ("unix", "inet") or not good or not inner or " " in inner:
+        raise Refused(f'expected "socketmap:unix:PATH:NAME" or "socketmap:inet:HOST:PORT:NAME", found {show(name)}')
+    return f"unix:{section.path(endpoint, folder)}:{inner}" if kind == "unix" else name
 
 
 def providers(top: Section) -> dict[str, Match]:
-    """What "provider:NAME" stands for."""
-    found = {}
+    """What "provider:NAME" stands for: the file's own, and those of the catalogue that it does not define itself."""
+    found = {name: _shipped(hosts) for name, hosts in catalogue().items()}
     for name, path, table in _named(top, "provider"):
         given = Section(top.report, path, table, ("mx",))
         nothing: tuple[str, ...] = ()
@@ -151,3 +223,7 @@ def providers(top: Section) -> dict[str, Match]:
             top.report.error((*path, "mx"), "an empty list matches nothing, expected hosts")
         found[name] = match
     return found
+
+
+def _shipped(hosts: tuple[str, ...]) -> Match:
+    return Match(shown=hosts, entries=frozenset(hosts))

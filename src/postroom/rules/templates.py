@@ -5,6 +5,8 @@ a tuple that says where the value comes from:
     ("attribute", name, part)     an attribute, or a part of the address in it
     ("mx", name, which)           of the MX plan of that address's domain
     ("suppressed", name, field)   of the suppression of that address
+    ("listed", "", name)          the text beside the entry of a list that held a value; "reason": of the first of them
+    ("waits", kind, "")           the seconds that the rule's greylist or rate says to wait
 """
 
 from __future__ import annotations
@@ -35,11 +37,17 @@ def parse(text: str, stage: str) -> Template:
             if end < 0:
                 raise Refused(f'has a brace without its other half; write "{character * 2}" for a brace itself')
             name = text[position + 1 : end]
-            if name not in known:
+            part = known.get(name) or _listed(name)
+            if part is None:
                 raise Refused(unknown(name, known, "template name"))
-            parts += [literal, known[name]] if literal else [known[name]]
+            parts += [literal, part] if literal else [part]
             literal, position = "", end + 1
     return (*parts, literal) if literal else tuple(parts)
+
+
+def _listed(name: str) -> Part | None:
+    prefix, dot, of = name.partition(".")
+    return ("listed", "", of) if prefix == "list" and dot and of else None
 
 
 def names(stage: str) -> dict[str, Part]:
@@ -50,9 +58,12 @@ def names(stage: str) -> dict[str, Part]:
             continue
         if key.kind == "flag":
             known |= {name: ("suppressed", key.source, name.partition(".")[2]) for name in SUPPRESSED}
-        elif key.cost == keys.DNS:
+            known["list.reason"] = ("listed", "", "reason")
+        elif key.kind in ("mx", "mx_state"):
             known[key.name] = ("mx", key.source, key.part)
-        else:
+        elif key.kind in ("greylist", "rate"):
+            known[f"{key.kind}.wait"] = ("waits", key.kind, "")
+        elif key.cost == keys.ATTRIBUTE and key.kind in (*keys.TEXTS, "number", "yes"):
             known[key.name] = ("attribute", key.source, key.part)
     return known
 
@@ -66,5 +77,6 @@ def is_literal(template: Template) -> bool:
     return all(isinstance(part, str) for part in template)
 
 
-def uses(template: Template, what: str) -> bool:
-    return any(not isinstance(part, str) and part[0] == what for part in template)
+def uses(template: Template, what: str) -> list[tuple[str, str, str]]:
+    """The parts of this origin."""
+    return [part for part in template if not isinstance(part, str) and part[0] == what]

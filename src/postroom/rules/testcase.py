@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-from postroom.rules import keys, section
+from postroom.rules import clock, keys, section
 from postroom.rules.lookup import parse_ip
 from postroom.rules.model import Test
 from postroom.rules.problems import Refused, Report, unknown
@@ -23,7 +25,7 @@ def test(report: Report, path: Place, table: object, top: dict[str, Any]) -> Tes
     for header in given.headers if stage else ():
         if misplaced := no_header(stage):
             report.error((*path, "given", keys.HEADER_PREFIX + header), misplaced)
-    expect = case.require("expect", "", section.text, "the action, or its first word")
+    expect = case.require("expect", "", _expect, "the action, or its first word")
     rule = case.take("expect_rule", "", lambda value: _rule_at(value, stage, top)) or None
     number = path[1] if isinstance(path[1], int) else 0
     line = report.document.line(path)
@@ -36,6 +38,7 @@ def test(report: Report, path: Place, table: object, top: dict[str, Any]) -> Tes
         given.mx,
         given.sender_mx,
         bool(given.suppressed),
+        given.answers,
         expect,
         rule,
     )
@@ -43,6 +46,11 @@ def test(report: Report, path: Place, table: object, top: dict[str, Any]) -> Tes
 
 def _stage(value: object) -> str:
     return section.choice(value, keys.STAGES)
+
+
+def _expect(value: object) -> str:
+    """One action; of several a list, which is compared as the decision shows them."""
+    return ", ".join(section.texts(value)) if isinstance(value, list) else section.text(value)
 
 
 def _rule_at(value: object, stage: str, top: dict[str, Any]) -> str:
@@ -75,6 +83,8 @@ class Given:
         self.mx: tuple[tuple[int, str], ...] | str | None = None
         self.sender_mx: tuple[tuple[int, str], ...] | str | None = None
         self.suppressed: bool | None = None
+        # Answers to other questions, by their kind.
+        self.answers: dict[str, Any] = {}
 
     def add(self, name: str, value: object) -> None:
         """One fact. Raises Refused."""
@@ -82,6 +92,14 @@ class Given:
             setattr(self, name, mx_records(value))
         elif name == "suppressed":
             self.suppressed = section.boolean(value)
+        elif name in _ANSWERS:
+            kind, read = _ANSWERS[name]
+            self.answers[kind] = read(value)
+        elif name == "bounce" and isinstance(value, dict):
+            for part, text in value.items():
+                self.add(f"bounce.{part}", text)
+        elif name.startswith(keys.ATTRIBUTE_PREFIX) and keys.find(name):
+            self.attributes[name.removeprefix(keys.ATTRIBUTE_PREFIX)] = _attribute(value)
         elif name == "header" and isinstance(value, dict):
             for header, texts in value.items():
                 self.headers[header.lower()] = _texts(texts)
@@ -90,7 +108,69 @@ class Given:
         elif name in keys.attributes():
             self.attributes[name] = _of_kind(name, _attribute(value))
         else:
-            raise Refused(unknown(name, [*keys.attributes(), "mx", "sender_mx", "suppressed", "header.NAME"], "name"))
+            raise Refused(unknown(name, known_names(), "name"))
+
+
+def known_names() -> list[str]:
+    """What can be given, to a [[test]] or on a command line."""
+    return [*keys.attributes(), "mx", "sender_mx", "suppressed", *_ANSWERS, "header.NAME", "attribute.NAME"]
+
+
+def _moment(value: object) -> tuple[int, int]:
+    """ "fri 17:30" in the time zone of the file. A date and time as TOML has them, or an ISO text, will do as well."""
+    if isinstance(value, datetime):
+        return value.weekday(), value.hour * 60 + value.minute
+    day, _, time = section.text(value).partition(" ")
+    if day.lower() in clock.WEEKDAYS:
+        begin, _ = clock.span(f"{time}-24:00")
+        return clock.WEEKDAYS.index(day.lower()), begin
+    try:
+        moment = datetime.fromisoformat(section.text(value))
+    except ValueError:
+        raise Refused(f'expected a day and a time, "fri 17:30" or 2026-11-20T17:30:00, found {show(value)}') from None
+    return moment.weekday(), moment.hour * 60 + moment.minute
+
+
+def _wait(value: object) -> int:
+    """true stands for any time to wait."""
+    if isinstance(value, bool):
+        return 60 if value else 0
+    return section.whole(value, 0, 10**9)
+
+
+def _listings(value: object) -> dict[str, tuple[str, ...]]:
+    """["zen.example"] or { "zen.example" = ["127.0.0.2"] }; no other zone lists anything."""
+    if isinstance(value, dict):
+        return {zone.lower(): _addresses(found) for zone, found in value.items()}
+    return {zone.lower(): ("127.0.0.2",) for zone in _texts(value)}
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    for text in _texts(value):
+        if parse_ip(text) is None:
+            raise Refused(f"expected IP addresses, found {show(text)}")
+    return _texts(value)
+
+
+def _country(value: object) -> str:
+    if value != "" and (len(section.text(value)) != 2 or not section.text(value).isalpha()):
+        raise Refused(f'expected a country of two letters, or "", found {show(value)}')
+    return str(value).upper()
+
+
+# What answers the questions that have no attribute: the kind of question, and how its answer is written.
+_ANSWERS: dict[str, tuple[str, Callable[[object], Any]]] = {
+    "now": ("now", _moment),
+    "mx_address": ("addresses", _addresses),
+    "ns": ("ns", lambda value: tuple(name.lower().removesuffix(".") for name in _texts(value))),
+    "dnsbl": ("dnsbl", _listings),
+    "fcrdns": ("fcrdns", section.boolean),
+    "country": ("country", _country),
+    "seen": ("seen", section.boolean),
+    "greylist": ("greylist", _wait),
+    "rate": ("rate", _wait),
+    "attachment": ("attachments", lambda value: list(_texts(value))),
+}
 
 
 def no_header(stage: str) -> str:

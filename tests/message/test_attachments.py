@@ -1,0 +1,74 @@
+"""Names of attachments, as mail programs write them and as strangers do."""
+
+import time
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postroom import attachments
+from postroom.attachments import names
+from postroom.message import Message
+from postroom.rules import Unknown
+
+
+def mail(*parts: str) -> Message:
+    head = "Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+    return Message.of((head + "".join(f"--b\n{part}\n\nbody\n" for part in parts) + "--b--\n").encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ('Content-Disposition: attachment; filename="a.exe"', ["a.exe"]),
+        ("Content-Disposition: inline; filename=a.exe", ["a.exe"]),
+        ('Content-Type: application/zip; name="b.zip"', ["b.zip"]),
+        ('Content-Type: application/zip; name="b.zip"\nContent-Disposition: attachment; filename=a.exe', ["a.exe"]),
+        ("Content-Disposition: attachment; filename*=utf-8''%e2%82%ac.exe", ["€.exe"]),
+        ("Content-Disposition: attachment; filename*0=lon; filename*1=g.exe", ["long.exe"]),
+        ('Content-Disposition: attachment; filename="=?utf-8?B?4oKsLmV4ZQ==?="', ["€.exe"]),
+        ('Content-Disposition: attachment;\n filename="a b.exe"', ["a b.exe"]),
+        ("content-disposition: ATTACHMENT; FILENAME=a.EXE", ["a.EXE"]),
+        ("Content-Type: text/plain", []),
+        ('Content-Disposition: attachment; filename=""', []),
+        ("Content-Disposition: attachment; filename*=klingon''%ff.exe", ["ÿ.exe"]),
+        ('Content-Disposition: attachment; filename="=?klingon?B?4oKs?=.exe"', ["=?klingon?B?4oKs?=.exe"]),
+        ("Content-Type: message/rfc822\n\nContent-Disposition: attachment; filename=inner.exe", ["inner.exe"]),
+    ],
+)
+def test_names(part: str, expected: list[str]) -> None:
+    assert names(mail(part)) == expected
+
+
+def test_a_mail_without_parts_may_be_one() -> None:
+    message = EmailMessage()
+    message.set_content("hello")
+    message.add_attachment(b"MZ", maintype="application", subtype="octet-stream", filename="setup.exe")
+    assert names(Message.of(message.as_bytes())) == ["setup.exe"]
+    assert names(Message.of(b"Content-Type: application/x; name=only.exe\n\nMZ\n")) == ["only.exe"]
+    assert names(Message.of(b"Subject: x\n\nhello\n")) == []
+
+
+def test_what_is_too_much_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = ["Content-Type: text/plain; name=a"] * (attachments.PARTS_LIMIT + 1)
+    assert isinstance(names(mail(*many)), Unknown)
+    monkeypatch.setattr(attachments, "MESSAGE_LIMIT", 10)
+    assert isinstance(names(mail("Content-Type: text/plain")), Unknown)
+
+
+def test_parts_in_parts_in_parts_do_not_take_long() -> None:
+    text = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(5000))
+    start = time.process_time()
+    found = names(
+        Message.of((text + "Content-Disposition: attachment; filename=a.exe\n\nx\n").encode() + b"line\n" * 50_000)
+    )
+    assert isinstance(found, list | Unknown)
+    assert time.process_time() - start < 20
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(["--b\n", "--b--\n", "\n", "Content-Type: multipart/mixed; boundary=", "b\n", "x", "=?", "\0", "\xff", "filename*0*=", "message/rfc822\n", ";", '"', "'"]), max_size=60))  # fmt: skip
+def test_nothing_a_stranger_writes_raises(pieces: list[str]) -> None:
+    data = ("Content-Type: multipart/mixed; boundary=b\n\n" + "".join(pieces)).encode("latin-1")
+    assert isinstance(names(Message.of(data)), list | Unknown)
