@@ -24,14 +24,17 @@ each_pipe = pytest.mark.parametrize("program", PIPE)
 
 
 def test_there_are_fragments() -> None:
-    assert {"rule-deliver", "bounce-record", "notify-record", "rule-policy"} <= set(PROGRAMS)
+    assert {"rule-deliver", "bounce-record", "notify-record", "rule-policy", "socketmap-lookup", "tcp-lookup"} <= set(
+        PROGRAMS
+    )
 
 
 @each
 def test_name_user_and_fields_are_what_pipe_and_spawn_need(program: str) -> None:
     fragment = read(program)
     service, command = fragment.service, entry.command(fragment.service)
-    assert (service.name, service.type, service.private) == (program, "unix", "-")
+    expected = ("127.0.0.1:2527", "inet", "n") if program == "tcp-lookup" else (program, "unix", "-")
+    assert (service.name, service.type, service.private) == expected  # tcp_table(5) knows TCP only
     assert (service.unprivileged, service.chroot) == ("n", "n")
     assert Path(command.program).name == program
     assert command.attributes["user"] == "postroom"

@@ -15,6 +15,7 @@ from postroom.postfix.postconf import Postconf, settle
 from postroom.postfix.wiring import FILTER_FILE, Files, Unwiring, Wiring, marked
 
 PROGRAMS = sorted(path.stem for path in folder().glob("*.cf"))
+KEYS = {read(program).service.key for program in PROGRAMS}
 MASTER = """\
 # stock
 smtp inet n - n - - smtpd
@@ -57,7 +58,7 @@ def test_everything_that_is_added_stands_under_a_mark() -> None:
     for name in into.main.names():
         assert marked(into.main.line_above(name)) == (name not in MAIN)
     for service in into.master.services():
-        assert marked(into.master.line_above(service.key)) == (service.name in PROGRAMS)
+        assert marked(into.master.line_above(service.key)) == (service.key in KEYS)
     assert into.master.text.startswith(MASTER) and into.main.text.startswith(MAIN)
 
 
@@ -71,7 +72,7 @@ def test_wiring_twice_changes_nothing() -> None:
 
 ENDS = st.sampled_from(["", "\n", "\n\n# end\n", "\n# end", "\n  \n"])
 VALUES = ["", " a, b", "\n  a\n  # c\n  b,", " a, permit", " a,\n   permit"]
-LISTS = ["", *(f"smtpd_recipient_restrictions ={value}" for value in VALUES)]
+LISTS = ["", *(f"{name} ={value}" for name in ("smtpd_recipient_restrictions", "transport_maps") for value in VALUES)]
 
 
 @settings(deadline=None)
@@ -255,3 +256,37 @@ def test_before_37_the_filter_is_a_file() -> None:
 
 def test_before_30_there_is_no_filter() -> None:
     assert "before 3.0" in wire(files(version=(2, 11, 0)), "rule-deliver")[0]
+
+
+TABLE = "socketmap:unix:private/socketmap-lookup"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"{TABLE}:route"),
+        ("transport_maps = hash:/etc/postfix/transport\n", f"hash:/etc/postfix/transport {TABLE}:route"),
+        (f"transport_maps = proxy:{TABLE}:route, hash:/x\n", f"proxy:{TABLE}:route, hash:/x"),
+    ],
+)
+def test_a_table_comes_behind_those_that_are_there(before: str, after: str) -> None:
+    into = files(MAIN + before)
+    assert wire(into, "socketmap-lookup") == []
+    assert " ".join((into.main.get("transport_maps") or "").split()) == after
+
+
+def test_a_table_that_is_named_elsewhere_is_taken_out_first() -> None:
+    """Postfix puts off all mail while it is told to ask a service that is not there."""
+    into = files(f"{MAIN}smtpd_sender_restrictions = check_sender_access {TABLE}:sender-verdict\n")
+    assert wire(into, "socketmap-lookup") == []
+    (reason,) = unwire(into, "socketmap-lookup")
+    named = "unix:private/socketmap-lookup"
+    assert reason == f"main.cf: smtpd_sender_restrictions still names {named}: take it out first"
+
+
+def test_a_tcp_table_is_known_by_its_port() -> None:
+    into = files(f"{MAIN}transport_maps = tcp:127.0.0.1:2527\n")
+    assert wire(into, "tcp-lookup") == []
+    assert into.main.get("127.0.0.1:2527_time_limit") == "3600s"
+    (reason,) = unwire(into, "tcp-lookup")
+    assert reason == "main.cf: transport_maps still names 127.0.0.1:2527: take it out first"

@@ -78,6 +78,14 @@ class Service8:
     def log(self) -> str:
         return self.logfile.read_text() if self.logfile.exists() else ""
 
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Until the log has it so many times, and not more: a line is written after the reply."""
+        for _ in range(200):
+            if self.log.count(text) >= times:
+                break
+            time.sleep(0.05)
+        assert self.log.count(text) == times, self.log
+
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service8]:
@@ -218,6 +226,7 @@ def test_a_handler_that_fails_defers_is_logged_and_the_connection_goes_on(
 def test_the_log_says_where_in_the_handler(service: Service8) -> None:
     service.start("return request['no_such']")
     assert service.ask() == DEFERRED
+    assert service.close() == 0
     assert "in __getitem__ from odd-policy.py:8 in decide" in service.log
 
 
@@ -225,6 +234,7 @@ def test_a_fault_of_configuration_has_its_status(service: Service8) -> None:
     service.start("raise ConfigurationFault('no list')")
     assert service.ask() == MISCONFIGURED
     assert b"no list" not in MISCONFIGURED
+    assert service.close() == 0
     assert "(no list)" in service.log
 
 
@@ -401,14 +411,14 @@ def load(path, state):
         word = open(path).read()
     except OSError as error:
         raise ConfigurationFault(f"{path}: cannot be read") from error
-    return Namespace(word=word, log="syslog", deadline=30.0, changed=lambda: open(path).read() != word)
+    return Namespace(word=word, log="syslog", deadline=30.0, changed=lambda: open(path).read() != word, being_written=lambda: False)
 postroom.config = Namespace(load=load)
 run(decide)
 """
     service.start("return 'REJECT ' + request.service.configuration.word", "--config", str(path), run=reader)
     assert service.ask() == MISCONFIGURED
     assert service.ask() == MISCONFIGURED
-    assert service.log.count(f"({path}: cannot be read: FileNotFoundError") == 2
+    service.wait_for(f"({path}: cannot be read: FileNotFoundError", 2)
     for word in ("one", "two"):
         path.write_text(word)
         time.sleep(1.1)
@@ -440,7 +450,9 @@ class Loader:
         if self.error is not None:
             raise self.error
         self.changed = False
-        return SimpleNamespace(number=self.calls, log="syslog", deadline=12.5, changed=lambda: self.changed)
+        return SimpleNamespace(
+            number=self.calls, log="syslog", deadline=12.5, changed=lambda: self.changed, being_written=lambda: False
+        )
 
 
 @pytest.fixture

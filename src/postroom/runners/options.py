@@ -16,23 +16,25 @@ _VALUED = ("--config", "--log", "--state", "--deadline")
 
 
 class Options:
-    """`log`, `state` and `deadline` (seconds) are None where the configuration file decides."""
+    """`log`, `state` and `deadline` (seconds) are None where the configuration file decides, `table` where none is."""
 
-    __slots__ = ("config", "deadline", "help", "log", "state", "words")
+    __slots__ = ("config", "deadline", "help", "log", "state", "table", "words")
 
     def __init__(self) -> None:
         self.config = DEFAULT_CONFIG
         self.log: str | None = None
         self.state: str | None = None
         self.deadline: float | None = None
+        self.table: str | None = None
         self.help = False
         self.words: list[str] = []
 
 
-def parse(arguments: Sequence[str], options: Options | None = None) -> Options:
+def parse(arguments: Sequence[str], options: Options | None = None, more: tuple[str, ...] = ()) -> Options:
     """Read `sys.argv[1:]`. Raises ConfigurationFault; what it complains of stands in master.cf.
 
-    Given `options`, it fills those: what was understood before the complaint (where to log, say) then counts.
+    `more` are the options that only some programs have, such as "--table". Given `options`, it fills those: what was
+    understood before the complaint (where to log, say) then counts.
     """
     options = options or Options()
     position = 0
@@ -46,9 +48,10 @@ def parse(arguments: Sequence[str], options: Options | None = None) -> Options:
             options.help = True
             continue
         name, equals, value = word.partition("=")
-        if name not in _VALUED:
+        if name not in _VALUED and name not in more:
+            known = " ".join((*_VALUED, *more))
             raise ConfigurationFault(
-                f"master.cf: unknown argument {word[:60]!r}, expected {' '.join(_VALUED)}, then -- name=${{macro}} ..."
+                f"master.cf: unknown argument {word[:60]!r}, expected {known}, then -- name=${{macro}} ..."
             )
         if not equals:
             if position >= len(arguments):

@@ -100,6 +100,7 @@ class Answer:
         self._fd = os.dup(1)  # closed on exec, and here for a child that only forks: Postfix waits for the last one
         self._pid = os.getpid()
         self._once = _thread.allocate_lock()
+        self._holder = 0  # the thread that has taken it
         os.register_at_fork(after_in_child=self._close)
 
     def _close(self) -> None:
@@ -113,17 +114,25 @@ class Answer:
         poll.register(self._fd, 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))
 
+    def hold(self) -> None:
+        """Take the right to answer, which is never given back: where the deadline passes meanwhile, one of the two
+        threads tells Postfix, never both; and a log that is slow does not put off what has been delivered.
+        """
+        import _thread
+
+        if os.getpid() != self._pid:
+            os._exit(EX_TEMPFAIL)  # a handler's child that has come back from it: the answer is its parent's
+        if self._holder != _thread.get_ident():
+            self._once.acquire()
+            self._holder = _thread.get_ident()
+
     def give(self, outcome: Outcome) -> NoReturn:
         if outcome.kind == SENT:
             self.leave(cut(outcome.text, MAX_LINE - 1) + b"\n", EX_OK)
         self.leave(outcome.line(), outcome.exit_status)
 
     def leave(self, output: bytes, status: int) -> NoReturn:
-        # Taken and never given back: where the deadline passes while the answer is being given, one of the two
-        # is told to Postfix, never both.
-        self._once.acquire()
-        if os.getpid() != self._pid:
-            os._exit(EX_TEMPFAIL)  # a handler's child that has come back from it: the answer is its parent's
+        self.hold()
         try:
             os.write(self._fd, output)
         except OSError:
@@ -157,6 +166,9 @@ def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoR
     for recipient in envelope.recipients:
         mail = Mail(envelope, recipient, message, deadline, service)
         outcomes.append(_deliver(deliver, mail))
+        if len(outcomes) == len(envelope.recipients):
+            answer.hold()
+        _log(mail, outcomes[-1])
     try:
         captured.close()
     except OSError as error:  # what has been delivered is delivered, whatever becomes of the handler's chatter
@@ -170,7 +182,11 @@ def _deliver(deliver: Callable[[Mail], Outcome], mail: Mail) -> Outcome:
         if not isinstance(outcome, Outcome):
             raise TypeError(f"the handler returned {type(outcome).__name__}, expected an Outcome")
     except BaseException as error:
-        outcome = _failed(error, "handler", mail.queue_id)
+        return _failed(error, "handler", mail.queue_id)
+    return outcome
+
+
+def _log(mail: Mail, outcome: Outcome) -> None:
     log.info(
         mail.queue_id,
         to=f"<{mail.recipient}>",
@@ -180,7 +196,6 @@ def _deliver(deliver: Callable[[Mail], Outcome], mail: Mail) -> Outcome:
         dsn=outcome.status,
         text=outcome.text,
     )
-    return outcome
 
 
 def _failed(error: BaseException, where: str, queue_id: str) -> Outcome:
@@ -242,6 +257,7 @@ def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str
     def watch() -> None:
         captured.pump(deadline)
         outcome = deferred(f"not finished within {deadline.seconds:g} seconds", "4.3.0")
+        answer.hold()
         log.error(queue_id, fault="deadline", text=outcome.text)
         answer.give(outcome)
 

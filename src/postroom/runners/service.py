@@ -24,7 +24,9 @@ class Service:
     its cache. `configuration` is another object after each change of the file or of its lists.
     """
 
-    __slots__ = ("_checked", "_configuration", "_fault", "_options", "_reported", "_seen", "_tried", "limit", "sources")
+    __slots__ = (
+        "_checked", "_configuration", "_fault", "_most", "_options", "_reported", "_seen", "_tried", "limit", "sources",
+    )  # fmt: skip
 
     # How long a configuration may be out of date; and how soon a bad one whose file is as it was is tried again, since
     # the cause may lie in another file.
@@ -34,7 +36,7 @@ class Service:
     def __init__(self, options: Options, limit: float) -> None:
         """`limit`: seconds for a request where neither command line nor file says less."""
         self.sources: Any = None
-        self.limit = options.deadline or limit
+        self.limit = self._most = options.deadline or limit
         self._options = options
         self._configuration: Configuration | None = None
         self._fault = ""  # what is wrong with the file as it is now
@@ -56,6 +58,8 @@ class Service:
     def _check(self, now: float) -> None:
         if self._configuration is not None and not self._configuration.changed():
             self._fault = self._reported = ""  # a bad file may have been put back
+            return
+        if self._configuration is not None and self._configuration.being_written():
             return
         seen = _version(self._options.config)
         if self._fault and seen == self._seen and now - self._tried < self.RETRY_INTERVAL:
@@ -79,7 +83,7 @@ class Service:
             log.open(program(), configuration.log)
         if self._options.deadline is None:
             # The file's deadline is for deliveries too, which may take longer than Postfix waits here.
-            self.limit = min(self.limit, configuration.deadline)
+            self.limit = min(self._most, configuration.deadline)
         if replaced:
             log.info("", text=f"{self._options.config} has changed and is in force")
 

@@ -1,9 +1,11 @@
-"""Run a policy handler under spawn(8): a conversation on the socket that is descriptor 0, 1 and 2 at once.
+"""Run a handler under spawn(8): a conversation on the socket that is descriptor 0, 1 and 2 at once.
+
+`run` is for policy handlers, postroom.runners.tables for lookups; a Speech is what the two differ in.
 
 Whatever a program writes to descriptor 1 or 2 goes to Postfix, between its replies; and Postfix waits for a reply that
-does not come for 100 s, twice. So this module
+does not come for 100 s, and then asks again. So this module
 * takes the socket away from all three descriptors first; what the handler prints goes to the log, bounded;
-* answers DEFER_IF_PERMIT where a handler raises, or says what Postfix would misread, and goes on;
+* answers "later" (DEFER_IF_PERMIT, TEMP) where a handler raises, or says what Postfix would misread, and goes on;
 * answers by itself when the deadline of a request passes, from a thread, and leaves; and if not even that thread gets
   to run (C code that holds the interpreter, such as a runaway pattern), the kernel ends the process by SIGALRM, and
   Postfix defers the mail by itself;
@@ -22,22 +24,50 @@ from time import monotonic
 
 from postroom import log
 from postroom.deadline import Deadline
-from postroom.policy import PolicyRequest
 from postroom.runners.faults import place, place_of_thread, program, words
 from postroom.runners.options import Options, parse
 from postroom.runners.output import Captured
 from postroom.runners.service import Service
 from postroom.status import EX_OK, EX_TEMPFAIL, ConfigurationFault, Fault
-from postroom.wire.policy import CLOSED, Malformed, Request, RequestReader, reply
+from postroom.wire.events import CLOSED, NEED_DATA, Malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn, Protocol
+
+    from postroom.policy import PolicyRequest
 
     Decide = Callable[[PolicyRequest], str]
 
-__all__ = ["Service", "run"]
+    class Reader(Protocol):
+        def receive_data(self, data: bytes) -> None: ...
+        def next_event(self) -> Any: ...
+
+    class Asked(Protocol):
+        """A request as the handler sees it."""
+
+        @property
+        def logged(self) -> bool: ...
+
+    class Speech(Protocol):
+        """What a protocol has of its own. `options`: of the command line; `limit`: seconds for a request."""
+
+        options: tuple[str, ...]
+        limit: float
+
+        def configure(self, options: Options) -> None: ...
+        def refuse(self, reason: str) -> None: ...
+        def reader(self) -> Reader: ...
+        def request(self, event: Any, service: Service, until: float) -> Any: ...
+        def answer(self, request: Any) -> bytes: ...
+        def failure(self, request: Any, status: str) -> bytes: ...
+        def malformed(self) -> bytes: ...
+        def queue_id(self, request: Any) -> str: ...
+        def log(self, request: Any, answer: bytes) -> None: ...
+
+
+__all__ = ["Service", "converse", "run"]
 
 # A request is answered within this. Postfix waits smtpd_policy_service_timeout (100 s) and then asks a second time; an
 # SMTP client waits 300 s for the reply to RCPT (RFC 5321 section 4.5.3.2.3), during which several lists may ask.
@@ -69,20 +99,32 @@ CHUNK = 16384
 
 def run(decide: Decide, idle: float = IDLE_LIMIT, lifetime: float = LIFETIME) -> NoReturn:
     """Answer the policy requests of one client by `decide`, and leave."""
+    converse(lambda: _policy(decide), idle, lifetime)
+
+
+def _policy(decide: Decide) -> Speech:
+    from postroom.runners.decisions import Decisions  # here: programs that answer lookups do without
+
+    return Decisions(decide, DEFAULT_DEADLINE)
+
+
+def converse(make: Callable[[], Speech], idle: float = IDLE_LIMIT, lifetime: float = LIFETIME) -> NoReturn:
+    """Speak with one client, and leave."""
     try:
-        _run(decide, Client(), idle, lifetime)
+        _converse(make(), Client(), idle, lifetime)
     except BaseException as error:  # whatever it is, it must not reach descriptor 2, nor end in silence
         log.error("", fault="runner", at=place(error), text=words(error))
         os._exit(EX_TEMPFAIL)
 
 
-def _run(decide: Decide, client: Client, idle: float, lifetime: float) -> NoReturn:
+def _converse(speech: Speech, client: Client, idle: float, lifetime: float) -> NoReturn:
     options = Options()
     try:
-        parse(sys.argv[1:], options)
+        parse(sys.argv[1:], options, speech.options)
+        speech.configure(options)
     except ConfigurationFault as error:
         # Closing would cost Postfix a second try, a second of waiting, and the administrator the reason.
-        decide = _refusing(str(error))
+        speech.refuse(str(error))
     log.open(program(), options.log or "syslog")
     if options.help:
         client.write((sys.modules["__main__"].__doc__ or "").strip().encode() + b"\n")
@@ -90,14 +132,7 @@ def _run(decide: Decide, client: Client, idle: float, lifetime: float) -> NoRetu
     captured = client.take_away()
     if options.words:
         log.warning("", text="what follows -- in master.cf is not used: spawn(8) has no macros")
-    Conversation(decide, client, Service(options, DEFAULT_DEADLINE), captured).converse(idle, lifetime)
-
-
-def _refusing(reason: str) -> Decide:
-    def decide(request: PolicyRequest) -> str:
-        raise ConfigurationFault(reason)
-
-    return decide
+    Conversation(speech, client, Service(options, speech.limit), captured).converse(idle, lifetime)
 
 
 class Client:
@@ -149,17 +184,17 @@ class Conversation:
     """One client's requests, one after the other, and the thread that watches over them."""
 
     __slots__ = (
-        "_captured", "_client", "_decide", "_due", "_end", "_main", "_request", "_service", "_since", "_turn",
+        "_captured", "_client", "_due", "_end", "_main", "_request", "_service", "_since", "_speech", "_turn",
     )  # fmt: skip
 
-    def __init__(self, decide: Decide, client: Client, service: Service, captured: Captured) -> None:
+    def __init__(self, speech: Speech, client: Client, service: Service, captured: Captured) -> None:
         import _thread
 
-        self._decide = decide
+        self._speech = speech
         self._client = client
         self._service = service
         self._captured = captured
-        self._request: PolicyRequest | None = None
+        self._request: Any = None
         self._due = 0.0  # when the request in hand has to be answered; 0 between requests
         self._since = monotonic()  # of the last request
         self._end = 0.0  # of the lifetime
@@ -176,49 +211,56 @@ class Conversation:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)  # it may have been inherited as ignored
         self._arm()  # the first request may be the one that holds the interpreter, before the thread has run
         _thread.start_new_thread(self._watch, (idle, os.getppid()))
-        reader = RequestReader()
+        reader = self._speech.reader()
         while True:
             reader.receive_data(self._client.read())
-            event = reader.next_event()
-            while isinstance(event, Request):
+            while (event := reader.next_event()) is not NEED_DATA:
+                if event is CLOSED:
+                    self._leave(EX_OK)
+                if event.__class__ is Malformed:
+                    self._give_up(event)
                 self._serve(event)
-                event = reader.next_event()
-            if event is CLOSED:
-                self._leave(EX_OK)
-            if isinstance(event, Malformed):
-                log.warning("", fault="protocol", text=event.reason)
-                self._leave(EX_TEMPFAIL)
 
-    def _serve(self, wire: Request) -> None:
-        now = monotonic()
-        limit = self._service.limit
-        request = self._request = PolicyRequest(wire, self._service, now + limit * HANDLER_SHARE)
-        self._since = now
-        self._due = now + limit
-        answer = self._answer(request)
-        with self._turn:
-            self._due = 0.0
+    def _give_up(self, event: Malformed) -> NoReturn:
+        self._tell(self._speech.malformed())
+        log.warning("", fault="protocol", text=event.reason)
+        self._leave(EX_TEMPFAIL)
+
+    def _tell(self, answer: bytes) -> bool:
         try:
             self._client.write(answer)
         except ConnectionError:
-            log.info(request.get("queue_id", ""), text="the client closed before the reply")
+            return False
+        return True
+
+    def _serve(self, event: Any) -> None:
+        now = monotonic()
+        limit = self._service.limit
+        request = self._request = self._speech.request(event, self._service, now + limit * HANDLER_SHARE)
+        self._since = now
+        self._due = now + limit
+        answer, fault = self._answer(request)
+        with self._turn:
+            self._due = 0.0
+        heard = self._tell(answer)
+        if fault is not None:
+            log.error(self._speech.queue_id(request), fault="handler", at=place(fault), text=words(fault))
+        if not heard:
+            log.info(self._speech.queue_id(request), text="the client closed before the reply")
             self._leave(EX_OK)
         if request.logged:
-            _log_decision(request, answer)
+            self._speech.log(request, answer)
         if now >= self._end:
             self._leave(EX_OK)
 
-    def _answer(self, request: PolicyRequest) -> bytes:
+    def _answer(self, request: Asked) -> tuple[bytes, BaseException | None]:
+        """The answer, and what went wrong; that is logged when Postfix has the answer, since a log may be slow."""
         try:
-            action = self._decide(request)
-            if not isinstance(action, str):
-                raise TypeError(f"the handler returned {type(action).__name__}, expected the text of an action")
-            return reply(action, request.wire)
+            return self._speech.answer(request), None
         except BaseException as error:  # SystemExit included: our fault, so the mail is deferred
-            log.error(request.get("queue_id", ""), fault="handler", at=place(error), text=words(error))
             if isinstance(error, MemoryError):
                 self._end = 0.0  # answer, then leave room for others
-            return _deferral(error.status if isinstance(error, Fault) else Fault.status)
+            return self._speech.failure(request, error.status if isinstance(error, Fault) else Fault.status), error
 
     def _leave(self, status: int) -> NoReturn:
         self._captured.close()
@@ -267,28 +309,8 @@ class Conversation:
         if self._due != due:
             self._turn.release()
             return
-        request = self._request
-        queue_id = request.get("queue_id", "") if request is not None else ""
+        request, at = self._request, place_of_thread(self._main)
+        self._tell(self._speech.failure(request, Fault.status))
         text = f"not answered within {self._service.limit:g} seconds"
-        log.error(queue_id, fault="deadline", at=place_of_thread(self._main), text=text)
-        self._client.write(_deferral(Fault.status))
+        log.error(self._speech.queue_id(request), fault="deadline", at=at, text=text)
         os._exit(EX_TEMPFAIL)
-
-
-def _deferral(status: str) -> bytes:
-    """Our fault, in words for strangers; the log has the rest. A rejection by another restriction still counts."""
-    text = "Server configuration problem" if status == ConfigurationFault.status else "Temporary local problem"
-    return reply(f"DEFER_IF_PERMIT {status} {text}, try again later")
-
-
-def _log_decision(request: PolicyRequest, answer: bytes) -> None:
-    fields: dict[str, object] = {
-        "client": f"{request.get('client_name', '')}[{request.get('client_address', '')}]",
-        "from": f"<{request.get('sender', '')}>",
-        "to": f"<{request.get('recipient', '')}>",
-        "state": request.get("protocol_state", ""),
-        **request.log,
-        "action": answer.decode().removeprefix("action=").rstrip(),
-    }
-    fields.pop("queue_id", None)
-    log.info(request.get("queue_id", ""), **fields)

@@ -21,6 +21,11 @@ src/util/attr_scan_plain.c, src/util/attr_print_plain.c. What Postfix makes of o
 
 from __future__ import annotations
 
+from postroom.wire.events import CLOSED as CLOSED
+from postroom.wire.events import NEED_DATA as NEED_DATA
+from postroom.wire.events import Malformed as Malformed
+from postroom.wire.events import Signal as _Signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -83,42 +88,14 @@ _ACTIONS: Final = {
 _REPLYING: Final = frozenset(("DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "REJECT"))
 
 
-class _Signal:
-    """An event without content."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
-
-
-NEED_DATA: Final = _Signal("NEED_DATA")
-CLOSED: Final = _Signal("CLOSED")
-
-
-class Malformed:
-    """What came is no policy request; `reason` is for the log. Close without a reply."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __repr__(self) -> str:
-        return f"Malformed({self.reason!r})"
-
-
 class Request:
     """One request. Values are looked up in the raw block when they are asked for."""
 
-    __slots__ = ("_block",)
+    __slots__ = ("block",)
 
     def __init__(self, block: bytes) -> None:
         """`block`: a newline, then the lines with theirs, so that each name stands between newline and "="."""
-        self._block = block
+        self.block = block
 
     def value(self, name: bytes) -> bytes | None:
         """The value of an attribute, None where it is absent. Of a repeated one the first counts."""
@@ -128,7 +105,7 @@ class Request:
 
     def find(self, needle: bytes) -> bytes | None:
         """`value`, for a caller that keeps the needle: newline, name, "="."""
-        block = self._block
+        block = self.block
         start = block.find(needle)
         if start < 0:
             return None
@@ -138,13 +115,13 @@ class Request:
     def attributes(self) -> dict[bytes, bytes]:
         """All of them, in the order sent."""
         found: dict[bytes, bytes] = {}
-        for line in self._block[1:].split(b"\n")[:-1]:
+        for line in self.block[1:].split(b"\n")[:-1]:
             name, _, value = line.partition(b"=")
             found.setdefault(name, value)
         return found
 
     def __repr__(self) -> str:
-        return f"Request({self._block!r})"
+        return f"Request({self.block!r})"
 
 
 class RequestReader:

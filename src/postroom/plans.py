@@ -1,0 +1,174 @@
+"""A resolver for routing: quick, and with a memory that outlives the process.
+
+Postfix closes a socketmap connection after 100 s, or 10 s of silence, and with it ends the program that spawn(8) ran
+for it (src/util/dict_sockmap.c): what one process keeps of DNS is soon gone. So plans are also written to a file in the
+state directory, and used from there when DNS does not answer in time. A file that cannot be read or written costs a
+fresh answer some other time, and nothing else.
+
+A name server that is silent must not cost each lookup its whole deadline either: Postfix resolves one address after the
+other. A domain that failed is not asked for again for a moment, and after several in a row none is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from postroom import mx
+from postroom.dns import Resolver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postroom.deadline import Deadline
+
+# A domain takes some 100 bytes of the file; it is read when DNS fails, and when it is written.
+MAX_PLANS = 2000
+FILE_LIMIT = 1024 * 1024
+HOSTS_LIMIT = 20
+
+# How often it is written, at most; what was learnt since the last time goes with the process.
+SAVE_INTERVAL = 5.0
+
+# For how long a domain that failed is not asked for again, and after how many in a row none is.
+PAUSE = 5.0
+FAILURES = 5
+
+_STATES = ("mx", "implicit", "null", "none")
+
+
+class LastingResolver(Resolver):
+    """`stale`: how many seconds past its TTL a plan may be that is given where DNS does not answer; 0: none is."""
+
+    def __init__(self, servers: tuple[str, ...], port: int, timeout: float, path: str) -> None:
+        super().__init__(servers, port, timeout)
+        self.stale = 0.0
+        self.memory = Memory(path)
+        self.pauses = Pauses()
+
+    def plan(self, domain: str, deadline: Deadline, stale: float = 0.0) -> mx.Plan:
+        stale = stale or self.stale
+        if not stale:
+            return super().plan(domain, deadline)
+        key = domain.lower()
+        plan = self.pauses.get(key)
+        if plan is None:
+            plan = super().plan(key, deadline)
+            self.pauses.note(key, plan, deadline.expired)
+        if plan.state == "error":
+            return self.memory.recall(key, stale) or plan
+        self.memory.learn(key, plan)
+        return plan
+
+
+class Pauses:
+    """Who is not asked for now. A failure within the deadline speaks of its domain, silence of the server too."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: dict[str, tuple[float, mx.Plan]] = {}
+        self._row = 0
+        self._until = float("-inf")
+
+    def get(self, key: str) -> mx.Plan | None:
+        """The failure that stands in place of asking; None: ask."""
+        now = self._clock()
+        until, plan = self._failed.get(key, (now, None))
+        if now < until:
+            return plan
+        return mx.Plan(key, "error", reason="DNS did not answer for others just now") if now < self._until else None
+
+    def note(self, key: str, plan: mx.Plan, silent: bool) -> None:
+        """What became of asking; `silent`: there was no answer in time."""
+        if plan.state != "error":
+            self._row = 0
+            return
+        until = self._clock() + PAUSE
+        if len(self._failed) >= MAX_PLANS:
+            self._failed.clear()
+        self._failed[key] = (until, plan)
+        self._row += silent
+        if self._row >= FAILURES:
+            self._until, self._row = until, 0
+
+
+class Memory:
+    """Plans by domain, with the time when they were learnt; also in a file, which other processes write as well."""
+
+    def __init__(
+        self, path: str, now: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = path
+        self._now = now
+        self._clock = clock
+        self._known: dict[str, tuple[mx.Plan, int]] = {}
+        self._unsaved: set[str] = set()
+        self._saved = float("-inf")
+
+    def learn(self, key: str, plan: mx.Plan) -> None:
+        """Keep a plan that DNS gave. The resolver gives the same object again while it believes in it."""
+        known = self._known.pop(key, None)
+        if known is not None and known[0] is plan:
+            self._known[key] = known
+        elif plan.state in _STATES and len(plan.hosts) <= HOSTS_LIMIT and key.isprintable() and " " not in key:
+            if len(self._known) >= MAX_PLANS:
+                del self._known[next(iter(self._known))]
+            self._known[key] = (plan, int(self._now()))
+            self._unsaved.add(key)
+        if self._unsaved and self._clock() - self._saved >= SAVE_INTERVAL:
+            self._saved = self._clock()
+            self._save()
+
+    def recall(self, key: str, stale: float) -> mx.Plan | None:
+        """The plan that was learnt last, by whatever process, where it is not too old."""
+        for plan, when in filter(None, (self._known.get(key), self._read().get(key))):
+            # One from the future is of a clock that was wrong.
+            if -60 <= self._now() - when <= plan.ttl + stale:
+                return plan
+        return None
+
+    def _save(self) -> None:
+        plans = self._read()
+        for key in self._unsaved & self._known.keys():
+            plans.pop(key, None)  # to the end: the last are kept
+            plans[key] = self._known[key]
+        self._unsaved.clear()
+        text = "".join(f"{key} {_line(*known)}\n" for key, known in list(plans.items())[-MAX_PLANS:])
+        draft = f"{self._path}.{os.getpid()}"
+        try:
+            if not os.path.isdir(os.path.dirname(draft)):
+                os.mkdir(os.path.dirname(draft), 0o700)
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+            os.rename(draft, self._path)
+        except OSError:
+            return  # a full disk, a state of another user: this process remembers alone
+
+    def _read(self) -> dict[str, tuple[mx.Plan, int]]:
+        try:
+            with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                    return {}
+                text = file.read(FILE_LIMIT).decode("utf-8", "surrogateescape")
+        except (OSError, ValueError):
+            return {}
+        return dict(pair for line in text.split("\n") if (pair := _pair(line)) is not None)
+
+
+def _line(plan: mx.Plan, when: int) -> str:
+    hosts = (f"{preference}:{name}" for preference, name in plan.hosts)
+    return " ".join((str(when), plan.state, str(plan.ttl), *hosts))
+
+
+def _pair(line: str) -> tuple[str, tuple[mx.Plan, int]] | None:
+    """One line of the file; None for one that is not as _line makes them."""
+    key, *words = line.split(" ")
+    try:
+        when, state, ttl, *rest = words
+        hosts = tuple((int(preference), name) for preference, _, name in (word.partition(":") for word in rest))
+        plan = mx.Plan(key, state, hosts, int(ttl), reason="as it was when DNS last answered")
+        return (key, (plan, int(when))) if state in _STATES else None
+    except ValueError:
+        return None
