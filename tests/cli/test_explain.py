@@ -1,7 +1,14 @@
 """`postroom explain`: a person sees why, and the exact bytes."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -9,6 +16,9 @@ from click.testing import CliRunner
 
 from postroom.cli.explain import command
 from postroom.cli.trace import Style, because, rule_lines
+from postroom.mx import Plan
+from postroom.record import Record
+from postroom.rules import Decision, Question
 from postroom.rules.explain import Judged, RuleView
 
 TEXT = """\
@@ -71,8 +81,7 @@ def test_a_stranger_understands_why_the_connection_was_dropped(file: Path) -> No
     assert ["match", "recipient", "list:blocked", "true", "a@victim.example"] in rows
     assert ["unless", "client_address", "10.0.0.0/8", "false", "192.0.2.1"] in rows
     assert any(line.startswith("  list blocked: a@victim.example: found (") for line in lines)
-    end = lines[lines.index("Decision: HANGUP") :]
-    assert end == [
+    assert lines[: lines.index("")] == [
         "Decision: HANGUP",
         "Why: rule shady-primary-mx matches, since recipient a@victim.example is on the list blocked, the primary MX "
         "of the recipient's domain is at the provider shady (it has: mx1.shadysmtpd.example (10), mx.good.example (20))"
@@ -94,7 +103,7 @@ def test_dns_that_fails_is_shown_as_unknown(file: Path) -> None:
 
 def test_what_is_not_given_is_missing(file: Path) -> None:
     _, output = run(file, "recipient=a@victim.example", *SHADY, "suppressed=false")
-    row = next(line for line in output.splitlines() if "client_address" in line)
+    row = next(line for line in output.splitlines() if line.split()[:2] == ["unless", "client_address"])
     assert row.split()[:4] == ["unless", "client_address", "10.0.0.0/8", "missing"]
     assert "not given, so the rule does not match" in row
     assert "Not given, though rules ask for it: sender, client_address" not in output
@@ -172,7 +181,7 @@ def test_all_that_a_rule_would_have_asked_for_is_named_at_once(file: Path) -> No
     told = lines.index(
         'Not given, though rules ask for it: sasl_username (add sasl_username= for "no login"), client_address'
     )
-    assert lines[told + 2] == "Decision: DUNNO"
+    assert lines[told - 2] == "Decision: DUNNO"
     _, output = run(file, *words, "sasl_username=", "client_address=192.0.2.1")
     assert "Decision: 550 5.7.1 no" in output
     assert "Not given" not in output
@@ -214,7 +223,9 @@ def test_the_hint_names_the_file(tmp_path: Path) -> None:
 
 def test_at_bounce_nothing_is_said_of_routes(file: Path) -> None:
     _, output = run(file, "--at", "bounce", "recipient=a@b.example")
-    assert "rules decide nothing at bounce in this version." in output
+    assert "Why: no rule at bounce matches.\n" in output
+    assert "there are none at bounce" in output
+    assert "transport" not in output
 
 
 def test_the_nearest_name_is_told(file: Path) -> None:
@@ -260,3 +271,331 @@ def test_colours_on_a_terminal_only() -> None:
 )
 def test_reasons_as_sentences(conditions: tuple[Judged, ...], sentence: str) -> None:
     assert because(RuleView("r", "enforce", "matches", "", "HANGUP", conditions)) == sentence
+
+
+# A request as Postfix sends it
+
+
+REQUEST = (
+    b"request=smtpd_access_policy\nprotocol_state=DATA\nrecipient=a@victim.example\nsender=s@x.example\n"
+    b"client_address=192.0.2.1\nbrand_new=1\n\nrequest=smtpd_access_policy\nprotocol_state=RCPT\n\n"
+)
+
+
+def test_a_request_as_postfix_sends_it(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "request").write_bytes(REQUEST)
+    _, output = run(file, "--json", "--request", str(tmp_path / "request"))
+    found = json.loads(output)
+    assert found["at"] == "data"
+    assert found["given"]["brand_new"] == "1"
+    assert "request" not in found["given"]
+    _, output = run(file, "--json", "--at", "rcpt", "--request", str(tmp_path / "request"), *SHADY, "sender=")
+    found = json.loads(output)
+    assert (found["at"], found["action"], found["given"]["sender"]) == ("rcpt", "HANGUP", "")
+
+
+def test_a_request_on_standard_input(file: Path) -> None:
+    words = [sys.executable, "-c", "from postroom.cli import main; main()", "explain", "--config", str(file)]
+    sent = REQUEST.replace(b"\n", b"\r\n").replace(b"DATA", b"RCPT")
+    done = subprocess.run([*words, "--request", "-", *SHADY], input=sent, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"Decision: HANGUP\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "holds no request"),
+        (b"\n\n", "holds no request"),
+        (b"a=1\nnonsense\x1b\n", "line 2: expected NAME=VALUE, found 'nonsense?'"),
+        (b"=1\n", "line 1: expected NAME=VALUE"),
+        (b"a=" + b"x" * 70000, "is longer than 65536 bytes"),
+    ],
+)
+def test_what_is_no_request_is_refused(file: Path, tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "request").write_bytes(data)
+    code, output = run(file, "--request", str(tmp_path / "request"))
+    assert code == os.EX_USAGE
+    assert said in output
+
+
+# A recorded one
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    record = Record(str(tmp_path / "record"))
+    plan = Plan("victim.example", "mx", ((10, "mx1.shadysmtpd.example"),))
+    given = {"recipient": "a@victim.example", "client_address": "192.0.2.1", "queue_id": "Q1", "protocol_state": "RCPT"}
+    record.write("rcpt", given, [(Question("mx", "victim.example"), plan, 0.0123)], Decision("HANGUP", (), "old"))
+    record.write("rcpt", {**given, "queue_id": "Q2"}, [], Decision("DUNNO"))
+    record.write("deliver", {**given, "queue_id": "Q1"}, [(Question("header", "subject"), ["hello"], 0)], Decision("x"))
+    return tmp_path / "record"
+
+
+def test_a_recorded_request_is_answered_as_then(file: Path, recorded: Path) -> None:
+    code, output = run(file, "--record", f"{recorded}:1")
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0] == "Decision: HANGUP"
+    told = next(line for line in lines if line.startswith("Recorded: "))
+    assert told.startswith("Recorded: line 1, 20")
+    assert told.endswith("Z: HANGUP by rule old")
+    assert "  MX of victim.example: mx1.shadysmtpd.example (10) (12.3 ms)" in lines
+    assert "Asked on the way, answered as recorded" in lines
+
+
+def test_the_last_line_of_a_mail(file: Path, recorded: Path) -> None:
+    found = json.loads(run(file, "--json", "--record", str(recorded), "--queue-id", "Q1")[1])
+    assert (found["at"], found["action"]) == ("deliver", "maildir /srv/a")
+    assert (found["recorded"]["line"], found["recorded"]["others"]) == (3, [1])
+    assert json.loads(run(file, "--json", "--record", str(recorded))[1])["recorded"]["line"] == 3
+    assert "Same mail: lines 1" in run(file, "--record", str(recorded), "--queue-id", "Q1")[1]
+
+
+def test_what_was_not_recorded_is_unknown_and_not_asked(file: Path, recorded: Path) -> None:
+    code, output = run(file, "--record", f"{recorded}:2")
+    assert code == os.EX_TEMPFAIL
+    assert "shady-primary-mx: cannot be decided (not in the record)" in output
+    assert "127.0.0.1:1" not in output
+    _, output = run(file, "--record", f"{recorded}:2", *SHADY)
+    assert "Decision: HANGUP" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--record", "R:9"], "has no line 9"),
+        (["--record", "R", "--queue-id", "Q9"], "has no line with queue id Q9"),
+        (["--record", "R/no"], "Not a directory"),
+        (["--record", "R:4"], "line 4: is not JSON"),
+        (["--queue-id", "Q1"], "--queue-id looks for a line of --record"),
+        (["--record", "R", "--request", "R"], "expected one of --request and --record"),
+    ],
+)
+def test_a_line_that_is_not_there(file: Path, recorded: Path, words: list[str], said: str) -> None:
+    with recorded.open("a") as more:
+        more.write("nonsense\n")
+    code, output = run(file, *(word.replace("R", str(recorded), 1) if word[0] == "R" else word for word in words))
+    assert code == os.EX_USAGE
+    assert said in output
+
+
+# The bytes
+
+
+def test_each_of_several_actions_is_shown_as_it_is_asked_for(file: Path) -> None:
+    file.write_text('[[rule]]\nid = "r"\nat = "rcpt"\naction = ["PREPEND X-A: b", "REJECT no"]\n')
+    found = json.loads(run(file, "--json", "recipient=a@b.example")[1])
+    assert [one["bytes"] for one in found["replies"]] == [
+        "action=postroom_action_1, postroom_action_2\n\n",
+        "action=PREPEND X-A: b\n\n",
+        "action=REJECT no\n\n",
+    ]
+    assert found["replies"][2]["to"] == "policy_context=postroom-action-2"
+    assert found["effect"].startswith("adds this header to the message, and goes on; then it refuses for good")
+
+
+ROUTE = """\
+[route]
+overrides = "list:exempt"
+temp = TEMP
+[list.exempt]
+table = "texthash:exempt"
+[dns]
+servers = ["127.0.0.1:1"]
+timeout = 0.2
+[[rule]]
+id = "slow"
+at = "route"
+match = { every_mx = ".big.example" }
+action = "slow:"
+on_error = "defer"
+"""
+
+
+@pytest.mark.parametrize(
+    ("temp", "words", "replies"),
+    [
+        ("false", ["recipient=a@x.example", "mx=10 m.big.example"], ["8:OK slow:,", "200 slow:\n"]),
+        ("false", ["recipient=a@x.example", "mx=10 m.small.example"], ["9:NOTFOUND ,", "500 "]),
+        ("false", ["recipient=a@x.example"], ["9:NOTFOUND ,", "500 "]),
+        ("true", ["recipient=a@x.example"], ["TEMP MX of x.example", "400 MX%20of%20x.example"]),
+        ("false", ["recipient=vip@x.example"], ["8:OK fast:,", "200 fast:\n"]),
+    ],
+)
+def test_at_route_as_both_protocols_say_it(file: Path, temp: str, words: list[str], replies: list[str]) -> None:
+    file.write_text(ROUTE.replace("TEMP", temp))
+    (file.parent / "exempt").write_text("vip@x.example fast:\n")
+    os.utime(file.parent / "exempt", (1, 1))
+    code, output = run(file, "--json", "--at", "route", *words)
+    found = json.loads(output)
+    assert [one["to"] for one in found["replies"]] == ["socketmap", "tcp_table"]
+    for one, expected in zip(found["replies"], replies, strict=True):
+        assert expected in one["bytes"]
+    assert code == (os.EX_TEMPFAIL if found["on_error"] else 0)
+    if "vip@x.example" in words[0]:
+        assert "Why: the recipient is on the list exempt, which goes first." in run(file, "--at", "route", *words)[1]
+
+
+def test_an_override_that_is_no_route(file: Path) -> None:
+    file.write_text(ROUTE.replace("TEMP", "false"))
+    (file.parent / "exempt").write_text("vip@x.example nonsense\n")
+    os.utime(file.parent / "exempt", (1, 1))
+    code, output = run(file, "--at", "route", "recipient=vip@x.example")
+    assert code == os.EX_TEMPFAIL
+    assert "list exempt: 'nonsense', expected transport:nexthop." in output
+    assert "Postfix gets: 9:NOTFOUND ," in output
+
+
+def test_dns_that_is_too_slow_for_a_route_is_told(file: Path) -> None:
+    file.write_text(ROUTE.replace("TEMP", "false\ndeadline = 0.00001"))
+    (file.parent / "exempt").write_text("vip@x.example fast:\n")
+    os.utime(file.parent / "exempt", (1, 1))
+    _, output = run(file, "--at", "route", "recipient=a@x.example")
+    assert "\nToo late: the answers took " in output
+
+
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        ("5.1.1 nobody here", ("5.1.1 nobody here\n", 67)),
+        ("4.2.1 later", ("4.2.1 later\n", 75)),
+        ("discard", ("discarded by rule\n", 0)),
+        ("maildir /srv/x", None),
+    ],
+)
+def test_at_deliver_the_line_and_the_exit_status(file: Path, action: str, told: tuple[str, int] | None) -> None:
+    file.write_text(f'[[rule]]\nid = "r"\nat = "deliver"\naction = "{action}"\n')
+    found = json.loads(run(file, "--json", "--at", "deliver", "recipient=a@b.example")[1])
+    assert [(one["bytes"], one["exit_status"]) for one in found["replies"]] == ([told] if told else [])
+
+
+# Looking changes nothing
+
+
+COUNTED = """\
+state = "state"
+record = "record"
+[[rule]]
+id = "r"
+at = "rcpt"
+match = { rate = { key = "sasl_username", limit = "1/1h" } }
+action = "450 4.7.1 wait {rate.wait}"
+[[rule]]
+id = "s"
+at = "rcpt"
+match = { seen = { key = ["sender"], within = "1d" } }
+action = "DUNNO"
+[[rule]]
+id = "g"
+at = "rcpt"
+match = { greylist = { delay = "5m" } }
+action = "450 4.7.1 wait {greylist.wait}"
+"""
+
+
+def test_nothing_is_counted_and_nothing_recorded(file: Path, tmp_path: Path) -> None:
+    file.write_text(COUNTED)
+    (tmp_path / "state").mkdir(mode=0o700)
+    words = ["recipient=b@x.example", "sender=s@y.example", "sasl_username=u", "client_address=192.0.2.1"]
+    for _ in range(3):
+        code, output = run(file, *words)
+        assert code == 0
+        assert "Decision: 450 4.7.1 wait 300" in output
+        assert "  store, rate of r: u: within the limit (" in output
+        assert "  store, seen before by s: s@y.example: not seen before (" in output
+        assert "by the greylist, " in output
+    assert not (tmp_path / "record").exists()
+    assert not (tmp_path / "state" / "state.db").exists()
+
+
+def test_many_rules_that_are_not_reached_take_one_line(file: Path) -> None:
+    rule = '[[rule]]\nid = "r{0}"\nat = "rcpt"\nmatch = {{ recipient = "r{0}@x.example" }}\naction = "HANGUP"\n'
+    file.write_text("".join(rule.format(number) for number in range(50)))
+    _, output = run(file, "recipient=r3@x.example")
+    assert "  46 more are not reached, a rule above has decided\n" in output
+    assert output.count("not reached") == 1
+
+
+# A terminal
+
+
+def terminal(file: Path, *words: str, **environment: str) -> str:
+    """What a person with 80 columns sees."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    program = [sys.executable, "-c", "from postroom.cli import main; main()", "explain", "--config", str(file)]
+    with subprocess.Popen(
+        [*program, *words], stdin=theirs, stdout=theirs, env={**os.environ, **environment}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # EIO: the other end is closed
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_sees_colours_and_columns(file: Path) -> None:
+    shown = terminal(file, *USER, *SHADY, TERM="xterm")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert shown != plain
+    lines = plain.splitlines()
+    assert lines[0] == "Decision:      HANGUP"
+    assert lines[1].startswith("Why:           rule shady-primary-mx matches, since recipient")
+    head = lines[: lines.index("")]
+    assert max(map(len, head)) <= 80
+    assert all(line[:15].isspace() or line[13:15].isspace() for line in head)
+    bare = terminal(file, *USER, *SHADY, TERM="xterm", NO_COLOR="1")
+    assert "\x1b" not in bare
+    assert bare.startswith("Decision: HANGUP\n")
+
+
+# Each kind of condition, in words
+
+
+@pytest.mark.parametrize(
+    ("match", "words", "row", "why"),
+    [
+        ('mx_address = "192.0.2.0/24"', ["mx=10 m.x.example", "mx_address=192.0.2.9"], "m.x.example (192.0.2.9)",
+         'one of the addresses of the MX hosts of the recipient\'s domain is "192.0.2.0/24"'),
+        ('ns = ".ns.example"', ["ns=a.ns.example"], "a.ns.example", "one of the name servers of the recipient's"),
+        ('dnsbl = "bl.example"', ["dnsbl=bl.example"], "listed by bl.example (127.0.0.2)",
+         "the client is listed by bl.example (127.0.0.2)"),
+        ("fcrdns = false", ["fcrdns=false"], "not confirmed", "the client's reverse name is not confirmed"),
+        ("fcrdns = true", ["client_name=c.example"], "confirmed: c.example", "reverse name is confirmed: c.example"),
+        ('time = "17:00-18:00"', ["now=fri 17:30"], "Fri 17:30", "it is Fri 17:30"),
+        ('weekday = "fri"', ["now=fri 17:30"], "Fri 17:30", "it is Fri 17:30"),
+        ("null_sender = true", ["sender="], "the null sender", "the sender is the null sender"),
+        ("client_is_literal = true", ["helo_name=[192.0.2.1]"], "[192.0.2.1]", "the HELO name is [192.0.2.1]"),
+        ('seen = { key = "client_address" }', ["seen=true"], "192.0.2.1: seen before", "192.0.2.1: seen before"),
+        ('greylist = { key = "client_address" }', ["greylist=90"], "192.0.2.1: has to wait 90 s", "has to wait 90 s"),
+        ('rate = { key = "client_address", limit = "1/1h" }', ["rate=7200"], "192.0.2.1: over the limit for 2 h",
+         "over the limit for 2 h"),
+        ('helo_name = "attr:client_name"', ["helo_name=a.example", "client_name=a.example"], "a.example",
+         "helo_name a.example is the same as the client_name"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_condition_in_words(file: Path, match: str, words: list[str], row: str, why: str) -> None:
+    file.write_text(f'[[rule]]\nid = "r"\nat = "rcpt"\nmatch = {{ {match} }}\naction = "HANGUP"\n')
+    code, output = run(file, "recipient=a@x.example", "client_address=192.0.2.1", *words)
+    assert code == 0, output
+    lines = output.splitlines()
+    assert lines[0] == "Decision: HANGUP"
+    assert why in lines[1]
+    found = lines[lines.index("  r: matches -> HANGUP") + 1]
+    assert found.endswith(f"true        {row}")
+
+
+def test_the_names_of_what_is_attached(file: Path, tmp_path: Path) -> None:
+    file.write_text('[[rule]]\nid = "r"\nat = "deliver"\nmatch = { attachment = "*.exe" }\naction = "5.7.1 no"\n')
+    words = ["--at", "deliver", "recipient=a@x.example", "attachment=a.txt", "attachment=b.exe"]
+    assert "true        a.txt, b.exe" in run(file, *words)[1]
+    (tmp_path / "mail").write_bytes(b"Subject: x\n\nbody\n")
+    _, output = run(file, *words[:3], "--message", str(tmp_path / "mail"))
+    assert "missing     not in the message, so the rule does not match" in output

@@ -3,35 +3,37 @@
 With --json one object: `at`, `given`; `rules`, each with `identity`, `mode`, `verdict` (matches, differs, unknown,
 unreached), `reason`, `action`, `conditions` (`place`, `key`, `expected`, `truth`, `seen`, `reason`); `asked`, each with
 `kind`, `of`, `answer`, `milliseconds`; the decision: `action`, `words`, `rule`, `on_error`, `reason`, `shadow`;
-`reply`, the bytes that Postfix gets at an SMTP stage; `effect`, what Postfix then does.
+`reply`, the bytes that Postfix gets, `replies`, all of them with how each is asked for (`to`, `bytes`); `effect`, what
+Postfix then does; `recorded` (with --record): `line`, `time`, `action`, `rule`, `on_error`, `reason`, `others`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from postroom import config, store
 from postroom.cli.check import DEFAULT_CONFIG
-from postroom.cli.trace import Style, because, not_given, rule_lines
+from postroom.cli.explained import Asked, Explanation, to_json, to_text
+from postroom.cli.replies import Reply, replies
+from postroom.cli.requested import Requested, requested
+from postroom.cli.trace import Style
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.message import Message
-from postroom.policy import PolicyRequest
-from postroom.rules import Decision, Question, actions, keys
-from postroom.rules.explain import Recorder, RuleView, describe
-from postroom.rules.problems import Refused
-from postroom.rules.testcase import Given, no_header
+from postroom.record.replay import Replay
+from postroom.rules import Decision, Question, Unknown, actions, keys
+from postroom.rules.describe import about, describe
+from postroom.rules.explain import Recorder
+from postroom.rules.lookup import fold
 from postroom.sources import Given as GivenSources
 from postroom.sources import Sources
 from postroom.status import ConfigurationFault, clean
-from postroom.wire.policy import reply
 
 if TYPE_CHECKING:
     from postroom.config import Configuration
@@ -39,120 +41,100 @@ if TYPE_CHECKING:
 # A person is waiting; DNS that takes longer than this is a finding in itself.
 PATIENCE = 20.0
 
-_STATES = {"connect": "CONNECT", "helo": "EHLO", "mail": "MAIL", "rcpt": "RCPT", "data": "DATA", "etrn": "ETRN"}
 
+class Witness(GivenSources):
+    """Answers as a person says, else from the record where there is one, else as for mail; and keeps account of each.
 
-@dataclass(frozen=True)
-class Asked:
-    """A question, its answer, and how long it took."""
-
-    kind: str
-    of: str
-    answer: str
-    milliseconds: float
-
-
-class Timed(GivenSources):
-    """Answers, and keeps account of each."""
+    Nothing is counted or recorded (Sources.observe).
+    """
 
     asked: list[Asked]
+    replay: Replay | None = None
 
     def answer(self, question: Question) -> Any:
         start = perf_counter()
-        answer = super().answer(question)
+        answer = (
+            super().answer(question) if self.replay is None or self._said(question) else self.replay.answer(question)
+        )
         spent = (perf_counter() - start) * 1000
-        self.asked.append(Asked(question.kind, _of(question), describe(question.kind, answer), round(spent, 1)))
+        milliseconds = self._then(question) if self.replay is not None else round(spent, 1)
+        kind = question.kind
+        self.asked.append(Asked(kind, about(kind, question.argument), describe(kind, answer), milliseconds))
         return answer
 
+    def _said(self, question: Question) -> bool:
+        """Whether a person gave the answer, or the message that has it."""
+        kind = question.kind
+        if kind == "header":
+            return self._headers is not None or self.message is not None
+        return (
+            kind in self._given
+            or (kind == "mx" and question.argument in self._plans)
+            or (kind == "suppressed" and self._suppression is not None)
+            or (kind == "attachments" and self.message is not None)
+        )
 
-@dataclass(frozen=True)
-class Explanation:
-    """Everything there is to show."""
-
-    stage: str
-    given: dict[str, str]
-    rules: list[RuleView]
-    asked: list[Asked]
-    decision: Decision
-    reply: str
-    effect: str
+    def _then(self, question: Question) -> float:
+        """How long it took when it was recorded."""
+        line = self.replay and self.replay.line
+        for kind, argument, _, milliseconds in line.asked if line else ():
+            if (kind, argument) == (question.kind, question.argument):
+                return milliseconds
+        return 0.0
 
 
 @click.command()
 @click.option("--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, type=click.Path())
-@click.option("--at", "stage", default="rcpt", show_default=True, type=click.Choice(keys.STAGES), help="The stage.")
+@click.option(
+    "--at",
+    "stage",
+    default="rcpt",
+    show_default="the request's, else rcpt",
+    type=click.Choice(keys.STAGES),
+    help="The stage.",
+)
 @click.option("--message", type=click.Path(exists=True, dir_okay=False), help="A message, for header keys.")
+@click.option("--request", metavar="FILE", help="A request as Postfix sends it, name=value lines; - is standard input.")
+@click.option("--record", metavar="FILE[:LINE]", help="A recorded request with its answers; without LINE the last.")
+@click.option("--queue-id", metavar="ID", help="With --record: the last line of this mail.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; the fields are in postroom(1).")
 @click.argument("words", metavar="NAME=VALUE...", nargs=-1)
-def command(file: str, stage: str, message: str | None, as_json: bool, words: tuple[str, ...]) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    file: str,
+    stage: str,
+    message: str | None,
+    request: str | None,
+    record: str | None,
+    queue_id: str | None,
+    as_json: bool,
+    words: tuple[str, ...],
+) -> None:
     """Show what the rules decide, and why.
 
     NAME is an attribute as Postfix sends it: recipient, sender, client_address ... What is not given is missing.
     Postfix sends an empty value for much of that: sasl_username= is a client that has not logged in.
-    Lists, store and DNS are asked as for real mail, unless mx="10 HOST" (repeated; or null, none, error), sender_mx=,
-    suppressed=true or header.NAME= say what they answer.
+    Lists, store and DNS are asked as for real mail, and nothing is counted, unless mx="10 HOST" (repeated; or null,
+    none, error), sender_mx=, suppressed=true, header.NAME= and the like say what they answer. From a record they answer
+    as they did then.
 
     Exit status: 0 decided, 75 a rule could not be decided and its on_error spoke, 78 bad configuration, 64 wrong usage.
     """
-    given = _given(words, stage)
+    at = stage if context.get_parameter_source("stage") is ParameterSource.COMMANDLINE else None
+    what = requested(words, at, request, record, queue_id)
     try:
         configuration = config.load(file)
     except ConfigurationFault as fault:
         click.echo(f"{fault}\nThe programs put mail off (4.3.5) until this is right. See: {_check(file)}", err=True)
         raise SystemExit(os.EX_CONFIG) from None
-    explanation = explain(configuration, stage, given, _message(message))
-    style = Style.for_stdout()
-    click.echo(_json(explanation) if as_json else "\n".join(_text(explanation, style)))
+    explanation = explain(configuration, what, _message(message))
+    click.echo(to_json(explanation) if as_json else "\n".join(to_text(explanation, Style.for_stdout())))
     raise SystemExit(os.EX_TEMPFAIL if explanation.decision.on_error else 0)
 
 
 def _check(file: str) -> str:
     return "postroom check" if file == DEFAULT_CONFIG else f"postroom check {shlex.quote(clean(file))}"
-
-
-def _given(words: tuple[str, ...], stage: str) -> Given:
-    """The words of the command line as facts."""
-    if not words:
-        raise click.UsageError("expected what is known of the mail, such as recipient=user@example.com")
-    given = Given()
-    records: dict[str, list[str]] = {}
-    seen: set[str] = set()
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise click.UsageError(f"expected NAME=VALUE, found {clean(word)!r}")
-        if name in ("mx", "sender_mx") and value[:1].isdigit():
-            records.setdefault(name, []).append(value)
-            continue
-        if name.startswith(keys.HEADER_PREFIX):
-            _header(given, name, value, stage)
-            continue
-        if name in seen:
-            raise click.UsageError(f"{name}: is given twice")
-        seen.add(name)
-        _add(given, name, value == "true" if name == "suppressed" and value in ("true", "false") else value)
-    for name, values in records.items():
-        if name in seen:
-            raise click.UsageError(f"{name}: is given twice")
-        _add(given, name, values)
-    return given
-
-
-def _header(given: Given, name: str, value: str, stage: str) -> None:
-    """A message may have several headers of one name."""
-    if misplaced := no_header(stage):
-        raise click.UsageError(f"{clean(name)}: {misplaced}")
-    header = name.removeprefix(keys.HEADER_PREFIX).lower()
-    before = given.headers.get(header, ())
-    _add(given, name, value)
-    given.headers[header] = before + given.headers[header]
-
-
-def _add(given: Given, name: str, value: object) -> None:
-    try:
-        given.add(name, value)
-    except Refused as refused:
-        raise click.UsageError(f"{clean(name)}: {refused}") from None
 
 
 def _message(path: str | None) -> Message | None:
@@ -165,108 +147,65 @@ def _message(path: str | None) -> Message | None:
         os.close(fd)
 
 
-def explain(configuration: Configuration, stage: str, given: Given, message: Message | None) -> Explanation:
-    deadline = Deadline(PATIENCE)
-    attributes = dict(given.attributes)
-    if stage in _STATES:
-        attributes.setdefault("protocol_state", _STATES[stage])
-    dns = configuration.dns
-    resolver = Resolver(dns.servers, dns.port, dns.timeout)
-    base = Sources(
-        configuration, resolver, lambda: store.open(configuration.state, deadline), message=message, deadline=deadline
-    )
-    headers = given.headers if given.headers or message is None else None
-    sources = Timed(base, attributes, given.mx, given.sender_mx, given.suppressed, headers)
-    sources.asked = []
+def explain(configuration: Configuration, what: Requested, message: Message | None) -> Explanation:
+    sources = _witness(configuration, what, message)
     recorder = Recorder()
-    decision = sources.decide(stage, attributes, recorder)
+    override = _override(configuration, what, sources)
+    decision = override or sources.decide(what.stage, what.attributes, recorder)
+    told: tuple[Reply, ...] = replies(configuration, what.stage, decision, what.attributes)
     return Explanation(
-        stage,
-        attributes,
-        recorder.rules(configuration.rules, stage),
-        sources.asked,
+        what,
+        () if override else tuple(recorder.rules(configuration.rules, what.stage)),
+        tuple(sources.asked),
         decision,
-        _reply(stage, decision, attributes),
-        actions.effect(stage, decision.action),
+        told,
+        "; then it ".join(actions.effect(what.stage, action) for action in decision.actions),
+        override is not None,
+        _late(configuration, what, sources),
     )
 
 
-def _reply(stage: str, decision: Decision, attributes: dict[str, str]) -> str:
-    """The very bytes, cut as rule-policy cuts them; nothing at the other stages."""
-    if stage not in keys.POLICY_STAGES:
+def _late(configuration: Configuration, what: Requested, sources: Witness) -> str:
+    """A person waits longer for DNS than Postfix's resolver may be kept waiting."""
+    seconds = sum(asked.milliseconds for asked in sources.asked) / 1000
+    if what.stage != "route" or seconds <= configuration.route.deadline:
         return ""
-    return reply(decision.action, PolicyRequest.of(attributes).wire).decode("utf-8", "surrogateescape")
+    limit = f"the {configuration.route.deadline:g} s of [route]"
+    return f"the answers took {seconds:.1f} s, more than {limit}: Postfix gets what was known before, or NOTFOUND"
 
 
-def _of(question: Question) -> str:
-    if question.kind == "list":
-        name, value, _ = question.argument
-        return f"{name}: {clean(value)}"
-    return clean(str(question.argument))
+def _witness(configuration: Configuration, what: Requested, message: Message | None) -> Witness:
+    deadline = Deadline(PATIENCE)
+    dns = configuration.dns
+    base = Sources(
+        configuration,
+        Resolver(dns.servers, dns.port, dns.timeout),
+        lambda: store.open(configuration.state, deadline),
+        message,
+        deadline,
+        observe=True,
+    )
+    given = what.given
+    headers = given.headers if given.headers or (message is None and what.line is None) else None
+    witness = Witness(base, what.attributes, given.mx, given.sender_mx, given.suppressed, headers, given.answers)
+    witness.asked = []
+    if what.line is not None:
+        witness.replay = Replay(configuration)
+        witness.replay.load(what.line)
+    return witness
 
 
-def _json(explanation: Explanation) -> str:
-    decision = explanation.decision
-    fields = {
-        "at": explanation.stage,
-        "given": explanation.given,
-        "rules": [asdict(rule) for rule in explanation.rules],
-        "asked": [asdict(asked) for asked in explanation.asked],
-        "action": decision.action,
-        "words": decision.words,
-        "rule": decision.rule,
-        "on_error": decision.on_error,
-        "reason": decision.reason,
-        "shadow": decision.shadow,
-        "reply": explanation.reply,
-        "effect": explanation.effect,
-    }
-    return json.dumps(fields)
-
-
-def _text(explanation: Explanation, style: Style) -> list[str]:
-    lines = [style.strong(f"At {explanation.stage}, given:")]
-    width = max((len(name) for name in explanation.given), default=0)
-    lines += [f"  {name:<{width}}  {clean(value) or '(empty)'}" for name, value in explanation.given.items()]
-    lines += ["", style.strong("The rules, in their order; the first that matches decides:")]
-    for rule in explanation.rules:
-        lines += ["  " + line for line in rule_lines(rule, style, explanation.given)]
-    if not explanation.rules:
-        lines.append(f"  there are no rules at {explanation.stage}")
-    if explanation.asked:
-        lines += ["", style.strong("Asked on the way:")]
-        lines += [_asked_line(asked) for asked in explanation.asked]
-    missing = not_given(explanation.rules, explanation.given, explanation.stage)
-    return [*lines, *(["", missing] if missing else []), "", *_decision(explanation, style)]
-
-
-def _asked_line(asked: Asked) -> str:
-    names = {"list": "list", "mx": "MX of", "suppressed": "store, suppression of", "header": "header"}
-    return f"  {names[asked.kind]} {asked.of}: {asked.answer} ({asked.milliseconds:g} ms)"
-
-
-def _decision(explanation: Explanation, style: Style) -> list[str]:
-    decision = explanation.decision
-    lines = [style.strong("Decision: ") + (decision.action or "none")]
-    lines.append(style.strong("Why: ") + _why(explanation) + ".")
-    for rule, action in decision.shadow:
-        lines.append(f"Only logged: rule {rule} (mode = shadow) would have said {action}")
-    if explanation.reply:
-        lines.append(style.strong("Postfix gets: ") + clean_bytes(explanation.reply))
-    lines.append(f"Postfix then {explanation.effect}.")
-    return lines
-
-
-def _why(explanation: Explanation) -> str:
-    decision = explanation.decision
-    if decision.rule is None:
-        return f"no rule at {explanation.stage} matches"
-    if decision.on_error:
-        return f"rule {decision.rule} cannot be decided ({clean(decision.reason)}), and its on_error says what then"
-    rule = next(rule for rule in explanation.rules if rule.identity == decision.rule)
-    return f"rule {decision.rule} matches, since {because(rule)}" + (f"; but {rule.reason}" if rule.reason else "")
-
-
-def clean_bytes(text: str) -> str:
-    """The bytes of a reply in one line, its line ends as \\n."""
-    return clean(text.replace("\n", "\\n"))
+def _override(configuration: Configuration, what: Requested, sources: Witness) -> Decision | None:
+    """At route the list of exceptions goes before the rules, as socketmap-lookup(8) asks it."""
+    name = configuration.route.overrides
+    recipient = what.attributes.get("recipient", "")
+    if what.stage != "route" or not name or not recipient:
+        return None
+    text = sources.answer(Question("list", (name, fold("address", recipient), "address")))
+    if isinstance(text, Unknown):
+        return Decision("", (), None, True, text.reason)
+    if text is False:
+        return None
+    if text is not True and ":" not in text:
+        return Decision("", (), None, True, f"list {name}: {clean(text)!r}, expected transport:nexthop")
+    return Decision("" if text is True else text, (), reason=f"the recipient is on the list {name}, which goes first")

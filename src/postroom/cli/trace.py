@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import click
 
 from postroom.rules import keys
-from postroom.rules.explain import MISSING, NOT_NEEDED, Judged, RuleView
+from postroom.rules.describe import MISSING
+from postroom.rules.explain import NOT_NEEDED, Judged, RuleView
 
 _COLOURS = {
     "true": "green",
@@ -78,8 +79,10 @@ def _row(condition: Judged, given: Collection[str]) -> tuple[str, str, str, str,
 def _absence(name: str, given: Collection[str]) -> str:
     """Why it is missing: Postfix sends an empty text for what it does not know; a person may have left it out."""
     key = keys.find(name)
-    if key and key.kind == "header":
+    if key and key.kind in ("header", "attachment"):
         return "not in the message"
+    if key and not key.source:
+        return "what it counts by is missing"
     return "not known at this moment" if key and key.source in given else "not given"
 
 
@@ -95,7 +98,7 @@ def not_given(rules: list[RuleView], given: Collection[str], stage: str) -> str:
     held_up = [rule for rule in rules if any(one.truth == MISSING for one in rule.conditions)]
     wanted = [one for rule in held_up for one in rule.conditions if one.truth in (MISSING, NOT_NEEDED)]
     asked = [keys.find(one.key) for one in wanted]
-    sources = [key.source for key in asked if key and key.kind != "header" and key.source not in given]
+    sources = [key.source for key in asked if key and key.kind != "header" and key.source and key.source not in given]
     names = [name + _hint(name, stage) for name in dict.fromkeys(sources)]
     return "Not given, though rules ask for it: " + ", ".join(names) if names else ""
 
@@ -121,15 +124,36 @@ def _verdict(rule: RuleView) -> str:
 
 
 _NAMES = {
-    "primary_mx": "the primary MX of the recipient's domain",
-    "any_mx": "one of the MX hosts of the recipient's domain",
-    "every_mx": "every MX host of the recipient's domain",
-    "mx_state": "what DNS says about the recipient's domain",
-    "sender_primary_mx": "the primary MX of the sender's domain",
-    "sender_any_mx": "one of the MX hosts of the sender's domain",
-    "sender_every_mx": "every MX host of the sender's domain",
-    "sender_mx_state": "what DNS says about the sender's domain",
+    "primary_mx": "the primary MX of the {} domain",
+    "any_mx": "one of the MX hosts of the {} domain",
+    "every_mx": "every MX host of the {} domain",
+    "mx_state": "what DNS says about the {} domain",
+    "mx_address": "one of the addresses of the MX hosts of the {} domain",
+    "ns": "one of the name servers of the {} domain",
 }
+
+# Where the value that was seen says it all.
+_PHRASES = {
+    "suppressed": "the recipient is {}",
+    "null_sender": "the sender is {}",
+    "client_is_literal": "the HELO name is {}",
+    "fcrdns": "the client's reverse name is {}",
+    "dnsbl": "the client is {}",
+    "rhsbl": "the sender's domain is {}",
+    "helo_rhsbl": "the HELO name is {}",
+    "client_rhsbl": "the client's name is {}",
+    "country": "the client is in {}",
+    "time": "it is {}",
+    "weekday": "it is {}",
+    "seen": "by what was seen, {}",
+    "greylist": "by the greylist, {}",
+    "rate": "by its rate, {}",
+}
+
+
+def _name(key: str) -> str:
+    plain = key.removeprefix("sender_")
+    return _NAMES[plain].format("recipient's" if plain == key else "sender's") if plain in _NAMES else key
 
 
 def because(rule: RuleView) -> str:
@@ -148,21 +172,24 @@ def _counts(condition: Judged) -> bool:
 
 
 def _reason(condition: Judged) -> str:
-    name = _NAMES.get(condition.key, condition.key)
-    if condition.key == "suppressed":
-        return f"the recipient is {condition.seen}"
+    if condition.key in _PHRASES:
+        return _PHRASES[condition.key].format(condition.seen)
+    name = _name(condition.key)
     isnt = "is not" if condition.place == "unless" else "is"
     if name != condition.key:
         return f"{name} {isnt} {_expected(condition)} (it has: {condition.seen})"
     return f"{name} {condition.seen} {isnt} {_expected(condition)}"
 
 
+_REFERENCES = {"list": "on the list", "provider": "at the provider", "attr": "the same as the"}
+
+
 def _expected(condition: Judged) -> str:
     words = []
     for value in condition.expected:
         kind, colon, name = value.partition(":")
-        if colon and kind in ("list", "provider"):
-            words.append(f"on the list {name}" if kind == "list" else f"at the provider {name}")
+        if colon and kind in _REFERENCES:
+            words.append(f"{_REFERENCES[kind]} {name}")
         else:
             words.append(f'"{value}"')
     return " or ".join(words)
