@@ -7,11 +7,13 @@ Started by pipe(8), once for each recipient of a mail, with the mail on standard
 at = "deliver" in postroom.toml that matches says what happens to it:
 
     maildir PATH            written into a maildir, once
-    relay TARGET            handed on to lmtp:unix:/path, lmtp:[host]:port or smtp:[host]:port
+    relay TARGET            handed on to lmtp:unix:/path, lmtp:[host]:port or smtp:[host]:port, with TLS or without
+    webhook URL             posted to an HTTP server; what it answers decides
     command PROGRAM ...     given to a program; its exit status or first line decides
     discard [TEXT]          thrown away, taken for delivered
     5.x.x TEXT              returned to the sender
     4.x.x TEXT              kept in the queue, tried again later
+    quarantine PATH         behind another of these: a maildir for mail over which that has failed too often
 
 Our own faults never bounce mail: a broken configuration, a recipient that no rule is for, state that cannot be written,
 a server that is down, a program that fails: the mail stays in the queue (4.3.x, exit status 75), the log says why.

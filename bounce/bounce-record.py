@@ -9,8 +9,11 @@ The recipient is suppressed when the tag is right and fresh, the report says tha
 and the reason is that the address is gone for good. Whatever else arrives, a stranger's forgery, a delay, somebody's
 reply, is recorded, and suppresses nobody.
 
+Rules of stage at = "bounce" may say what else is done, for each recipient that the report tells of: suppress (as
+above), record (no more than that), forward ADDRESS, webhook URL. What no rule matches is taken as always.
+
 Mail is never bounced from here: it would be a bounce of a bounce, and lost. What cannot be read is recorded as
-unreadable; only a fault of our own (configuration, key file, state) defers it.
+unreadable; only a fault of our own (configuration, key file, state, a rule's server that is down) defers it.
 
   --config FILE        postroom.toml; default /etc/postroom/postroom.toml
   --log DEST           "syslog" or a file, in place of what the configuration says
@@ -24,11 +27,13 @@ Try it:   postroom bounces parse FILE
           postroom try bounce-record --stdin FILE --recipient "$(postroom verp make bob@example.com)"
 """
 
+from __future__ import annotations
+
 import os
 import time
 
 try:
-    from postroom import store
+    from postroom.actions.state import State
     from postroom.bounces import events, keys, report, verp
     from postroom.bounces.values import UNREADABLE
     from postroom.delivery import Fault, Mail, Outcome, sent
@@ -40,6 +45,10 @@ except BaseException as error:  # even SystemExit: half a library must not bounc
         os.write(1, b"4.3.5 bounce-record cannot start: " + b" ".join(reason[:400].split()) + b"\n")
     finally:
         os._exit(75)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postroom.actions.by_bounce_rule import Ruled
 
 
 def record(mail: Mail) -> Outcome:
@@ -56,9 +65,25 @@ def record(mail: Mail) -> Outcome:
         found, suppress = report.Report(UNREADABLE), []
         verdict = verp.Verdict(verp.UNVERIFIED, "the report cannot be read")
         event = events.event(found, verdict, mail.message.digest(), mail.recipient, mail.queue_id, now)
-    new = store.open(mail.configuration.state, mail.deadline).record(event, suppress)
-    _log(mail, found, verdict, [entry.address for entry in suppress] if new else [], new)
-    return sent(f"recorded: {event.kind}, {event.authentic}" if new else "recorded before")
+    state = State(mail.configuration, mail.deadline)
+    ruled = _ruled(mail, found, verdict, state)
+    if ruled is not None and ruled.put_off is not None:
+        return ruled.put_off
+    suppress = [entry for entry in suppress if ruled is None or ruled.permits(entry.address)]
+    gone = [entry.address for entry in suppress]
+    new = state.open().record(event, suppress)
+    _log(mail, found, verdict, gone if new else [], new)
+    left = ruled.carry_out(event, gone) if ruled is not None else None
+    return left or sent(f"recorded: {event.kind}, {event.authentic}" if new else "recorded before")
+
+
+def _ruled(mail: Mail, found: report.Report, verdict: verp.Verdict, state: State) -> Ruled | None:
+    """What the rules say; None where there are none for reports, which then cost nothing."""
+    if not mail.configuration.rules["stages"].get("bounce"):
+        return None
+    from postroom.actions.by_bounce_rule import decided
+
+    return decided(mail, found, verdict, events.kept(found, verdict), state)
 
 
 def _verdict(mail: Mail, found: report.Report, now: float) -> verp.Verdict:

@@ -275,6 +275,22 @@ def test_killed_at_any_call_nothing_is_lost_and_nothing_doubled(
     assert set(calls) == set(Killed.CALLS), "a delivery that does not make these calls is not what is tested here"
 
 
+def test_a_backup_by_hard_links_does_not_make_half_a_mail_a_delivered_one(tmp_path: Path, make_mail: Make) -> None:
+    """rsnapshot and `cp -al` link what is being written, too."""
+    mail = make_mail(b"Subject: x\n\n" + b"line\n" * 30_000)
+    box = tmp_path / "box"
+    for folder in ("tmp", "new", "cur"):
+        (box / folder).mkdir(parents=True)
+    for number, cut in enumerate((0, 100, len(HEADERS + content(mail)) - 1)):
+        leftover = box / "tmp" / f"{maildir.unique_name(mail)}.{number + 1}"
+        leftover.write_bytes((HEADERS + content(mail))[:cut])
+        os.link(leftover, tmp_path / f"backup{number}")
+        assert perform(("maildir", str(box)), mail).kind == "sent"
+        assert only_mail(box) == HEADERS + content(mail)
+        (found,) = (box / "new").iterdir()
+        found.unlink()
+
+
 def test_several_processes_at_the_same_mail_make_one(tmp_path: Path, make_mail: Make) -> None:
     mail = make_mail(b"x" * 3_000_000)
     pids = []

@@ -180,6 +180,35 @@ def test_a_command_that_was_cut_off_is_run_again(desk: Desk) -> None:
     assert mark.read_text() == "x\nx\n"
 
 
+def test_a_command_that_outlives_us_is_not_run_beside_itself(desk: Desk) -> None:
+    """Killed over it, by the out-of-memory killer for one: its program works on, and the next try waits for its end."""
+    mark = desk.folder / "mark"
+    desk.configure(f"command /bin/sh -c 'echo x >> {mark}; while ! test -e {mark}.go; do sleep 0.02; done'")
+    killed = desk.start()
+    assert killed.stdin is not None
+    killed.stdin.write(MAIL)
+    killed.stdin.close()
+    _until(mark.exists)
+    killed.kill()
+    assert killed.wait(timeout=10) == -signal.SIGKILL
+    assert desk.run() == (75, "4.3.0 another process is still delivering this mail")
+    assert mark.read_text() == "x\n"
+    (desk.folder / "mark.go").touch()
+    _until(lambda: desk.run()[0] == 0)
+    assert mark.read_text() == "x\nx\n"
+
+
+def test_what_a_command_leaves_running_does_not_keep_the_lock(desk: Desk) -> None:
+    pids = desk.folder / "pids"
+    desk.configure(f"command /bin/sh -c 'sleep 60 </dev/null >/dev/null 2>&1 & echo $! >> {pids}; exit 75'")
+    try:
+        for _ in range(2):
+            assert desk.run() == (75, "4.3.0 command sh failed with exit status 75")
+    finally:
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)  # it was still there
+
+
 def test_an_orphan_still_at_it_is_not_doubled(desk: Desk) -> None:
     """`postfix stop` leaves the program running, and the mail in the queue."""
     mark = desk.folder / "mark"

@@ -119,3 +119,23 @@ def test_candidates_are_bounded_and_as_sent_to_first() -> None:
     many = Report("failed", "test", [gone(f"u{n}@x", f"o{n}@x") for n in range(1000)])
     assert events.candidates(many)[:4] == ["o0@x", "u0@x", "o1@x", "u1@x"]
     assert len(events.candidates(many)) == 2 * events.CANDIDATES_LIMIT
+
+
+def test_of_a_report_on_a_crowd_a_few_are_recorded_and_the_rest_counted() -> None:
+    """Ten thousand rows of a stranger's making, for one mail, are 8 MB of the state."""
+    crowd = [gone(f"u{number}@example.com") for number in range(10_000)]
+    report = Report("failed", "test", crowd)
+    found = events.event(report, None, b"x" * 20, "bounces@b.example", "4X", NOW)
+    assert [one.address for one in found.recipients] == [f"u{n}@example.com" for n in range(events.RECORDED_LIMIT)]
+    assert found.fields["more_recipients"] == str(10_000 - events.RECORDED_LIMIT)
+    few = events.event(Report("failed", "test", crowd[:50]), None, b"", "b", "4X", NOW)
+    assert len(few.recipients) == 50 and "more_recipients" not in few.fields
+
+
+def test_the_recipient_that_the_tag_proves_is_always_among_them() -> None:
+    crowd = [gone(f"u{number}@example.com") for number in range(99)]
+    report = Report("failed", "test", [*crowd, gone("Bob@Example.com")])
+    found = events.event(report, VERIFIED, b"x" * 20, "bounces@b.example", "4X", NOW)
+    assert found.recipients[0].address == "Bob@Example.com"
+    assert len(found.recipients) == events.RECORDED_LIMIT
+    assert [entry.address for entry in events.suppressed(report, VERIFIED, "4X", NOW)] == ["bob@example.com"]

@@ -22,6 +22,7 @@ from postroom.bounces.scan import (
     PARTS_LIMIT,
     READ_LIMIT,
     RETURNED,
+    _quoted,
     content_type,
     field,
     fields,
@@ -238,3 +239,30 @@ def test_the_limits_hold() -> None:
     assert len(scan(Message.of(HOSTILE["parts"][0])).parts) == PARTS_LIMIT
     (leaf,) = scan(Message.of(HOSTILE["nested multiparts"][0])).parts
     assert leaf.parameters[b"boundary"] == b"b%d" % NESTING_LIMIT
+
+
+def quoted_the_slow_way(rest: bytes, start: int) -> tuple[bytes, int]:
+    """RFC 5322 section 3.2.4, one byte after the other."""
+    text, place = b"", start
+    while place < len(rest) and rest[place : place + 1] != b'"':
+        if rest[place : place + 1] == b"\\":
+            place += 1
+        text += rest[place : place + 1]
+        place += 1
+    return text, min(place, len(rest)) + 1
+
+
+@given(st.text('\\";a', max_size=30))
+def test_quoted_strings_end_where_they_end(text: str) -> None:
+    assert _quoted(text.encode(), 0) == quoted_the_slow_way(text.encode(), 0)
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b"\\", b'"', b'x="\\";', b'\\""'])
+def test_a_content_type_of_quotes_takes_no_longer_than_another(unit: bytes) -> None:
+    """A thousand of them in a report took seconds, when each quote had the backslashes before it counted."""
+    value = b'multipart/report; x="' + unit * (60_000 // len(unit))
+    part = b"--b\nContent-Type: " + value + b"\n\nhi\n"
+    data = b"Content-Type: multipart/report; boundary=b\n\n" + part * (2_000_000 // len(part))
+    start = time.process_time()
+    scan(Message.of(data))
+    assert time.process_time() - start < 2, "0.4 s on a slow machine; 2.4 s were usual"

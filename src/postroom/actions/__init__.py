@@ -11,23 +11,33 @@ from __future__ import annotations
 
 import sys
 
-from postroom.status import ConfigurationFault, is_status
+from postroom.status import DEFERRED, ConfigurationFault, Outcome, is_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postroom.delivery import Mail
-    from postroom.status import Outcome
 
 # The first word of an action -> its module here. A status code as the first word is `say`'s, too.
 ACTIONS = {
     "maildir": "maildir",
     "relay": "relay",
+    "webhook": "webhook",
     "command": "command",
     "discard": "say",
 }
 
 # What `say` does happens in Postfix, after we have answered: there is nothing that could happen twice.
 WITHOUT_EFFECT = frozenset(("say",))
+
+
+class Failed(Outcome):
+    """A deferral because what was to take the mail broke down over it, not because it said so (quarantine.py)."""
+
+    __slots__ = ()
+
+
+def failed(text: str) -> Outcome:
+    return Failed(DEFERRED, "4.3.0", text)
 
 
 def perform(words: tuple[str, ...], mail: Mail) -> Outcome:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from postroom import store
 from postroom.actions.once import once
+from postroom.actions.state import State
 from postroom.sources import Sources, delivery_attributes
 from postroom.status import ConfigurationFault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from postroom.config import Configuration, Dns
+    from collections.abc import Mapping
+
+    from postroom.config import Dns
     from postroom.deadline import Deadline
     from postroom.delivery import Mail
     from postroom.dns import Resolver
     from postroom.mx import Plan
-    from postroom.rules import Decision
+    from postroom.rules import Decision, Unknown
     from postroom.status import Outcome
-    from postroom.store import Store
 
 
 def deliver(mail: Mail) -> Outcome:
     """The outcome of the first rule that matches. Raises a Fault where there is none: the mail waits for one."""
     state = State(mail.configuration, mail.deadline)
-    decision = _decided(mail, state)
+    decision = asked("deliver", delivery_attributes(mail), mail, state)
     if decision.shadow:
         mail.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
     if decision.rule is None:
@@ -33,24 +34,11 @@ def deliver(mail: Mail) -> Outcome:
     return once(decision.words, mail, state.open)
 
 
-def _decided(mail: Mail, state: State) -> Decision:
+def asked(stage: str, attributes: Mapping[str, str], mail: Mail, state: State) -> Decision:
+    """What the rules of a stage decide about the mail."""
     configuration = mail.configuration
     sources = Sources(configuration, LateResolver(configuration.dns), state.open, mail.message, mail.deadline)
-    return sources.decide("deliver", delivery_attributes(mail))
-
-
-class State:
-    """The store, opened when it is first needed, and then for both: the rules that ask it and the action."""
-
-    def __init__(self, configuration: Configuration, deadline: Deadline) -> None:
-        self._directory = configuration.state
-        self._deadline = deadline
-        self._store: Store | None = None
-
-    def open(self) -> Store:
-        if self._store is None:
-            self._store = store.open(self._directory, self._deadline)
-        return self._store
+    return sources.decide(stage, attributes)
 
 
 class LateResolver:
@@ -61,8 +49,23 @@ class LateResolver:
         self._resolver: Resolver | None = None
 
     def plan(self, domain: str, deadline: Deadline) -> Plan:
+        return self._loaded().plan(domain, deadline)
+
+    def addresses(self, host: str, deadline: Deadline) -> tuple[str, ...] | Unknown:
+        return self._loaded().addresses(host, deadline)
+
+    def name_servers(self, domain: str, deadline: Deadline) -> tuple[str, ...] | Unknown:
+        return self._loaded().name_servers(domain, deadline)
+
+    def dnsbl(self, name: str, zones: tuple[str, ...], deadline: Deadline) -> dict[str, tuple[str, ...] | Unknown]:
+        return self._loaded().dnsbl(name, zones, deadline)
+
+    def fcrdns(self, address: str, deadline: Deadline) -> bool | Unknown:
+        return self._loaded().fcrdns(address, deadline)
+
+    def _loaded(self) -> Resolver:
         if self._resolver is None:
             from postroom.dns import Resolver
 
             self._resolver = Resolver(self._dns.servers, self._dns.port, self._dns.timeout)
-        return self._resolver.plan(domain, deadline)
+        return self._resolver

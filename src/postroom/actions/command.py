@@ -17,9 +17,10 @@ import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it;
 import os
 import select
 
+from postroom.actions import failed
 from postroom.envelope import NAMES, domain, localpart
 from postroom.message import MEMORY_LIMIT, open_spool
-from postroom.status import SENT, ConfigurationFault, Fault, bounced, clean, deferred, is_status, parse, sent
+from postroom.status import SENT, ConfigurationFault, Fault, bounced, clean, is_status, parse, sent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def deliver(words: tuple[str, ...], mail: Mail) -> Outcome:
     if child.follow(mail.deadline, kept):
         return verdict(name, os.waitstatus_to_exitcode(child.reap()), child.output)
     child.stop(kept / 2)
-    return deferred(f"command {name} did not finish within {mail.deadline.seconds - kept:g} seconds and was stopped")
+    return failed(f"command {name} did not finish within {mail.deadline.seconds - kept:g} seconds and was stopped")
 
 
 def environment(mail: Mail) -> dict[str, str]:
@@ -150,14 +151,14 @@ def verdict(name: str, status: int, output: bytes) -> Outcome:
     if status == 0:
         return sent(f"delivered to command {name}{said}")
     if status < 0:
-        return deferred(f"command {name} died with signal {-status}{said}")
+        return failed(f"command {name} died with signal {-status}{said}")
     stated = _stated(name, output)
     if stated is not None and stated.kind != SENT:
         return stated
     if stated is None and status in STATED:
         code, meaning = STATED[status]
         return bounced(first or meaning, code)
-    return deferred(f"command {name} failed with exit status {status}{said}")
+    return failed(f"command {name} failed with exit status {status}{said}")
 
 
 def _stated(name: str, output: bytes) -> Outcome | None:

@@ -2,7 +2,7 @@
 
 The states of a delivery, and what a process finds that comes after one that was killed there:
 
-    tmp/NAME.PID being written          a leftover: removed, the mail is written anew
+    tmp/NAME.PID being written          a leftover, shorter than the mail: removed, the mail is written anew
     tmp/NAME.PID whole and synced       the same
     new/NAME linked to it, new/ synced  the mail is there, as the leftover's second link tells even where a reader has
                                         moved it to cur/ since: nothing is written
@@ -43,13 +43,19 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 
 
 def deliver(words: tuple[str, ...], mail: Mail) -> Outcome:
-    directory = _checked(words)
+    if len(words) != 2:
+        raise ConfigurationFault(f"action maildir: expected one path, got {len(words) - 1} words")
+    return deposit(checked(words[1]), mail, header_lines(mail))
+
+
+def deposit(directory: str, mail: Mail, head: bytes) -> Outcome:
+    """Write `head` and the mail as one file."""
     name = unique_name(mail)
     try:
-        if _delivered_before(directory, name):
+        if _delivered_before(directory, name, len(head) + mail.message.size):
             _sync(f"{directory}/{NEW}")
         else:
-            _write(directory, name, mail)
+            _write(directory, name, mail, head)
     except OSError as error:
         reason = f"maildir {directory}: {os.strerror(error.errno or 0)}"
         if error.errno in _FULL:
@@ -58,11 +64,8 @@ def deliver(words: tuple[str, ...], mail: Mail) -> Outcome:
     return sent("delivered to maildir")
 
 
-def _checked(words: tuple[str, ...]) -> str:
+def checked(path: str) -> str:
     """The directory, without a slash at its end. The path of a rule may hold strangers' text: no step leads upwards."""
-    if len(words) != 2:
-        raise ConfigurationFault(f"action maildir: expected one path, got {len(words) - 1} words")
-    path = words[1]
     steps = path.rstrip("/").split("/")
     if not path.startswith("/") or len(steps) < 2 or "\0" in path or "." in steps or ".." in steps:
         raise ConfigurationFault(f"action maildir: {path[:200]!r}, expected an absolute path without . and .. in it")
@@ -103,8 +106,11 @@ def _days(year: int, month: int, day: int) -> int:
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + day - 719469
 
 
-def _delivered_before(directory: str, name: str) -> bool:
-    """Whether an earlier process put it into new/. What it left in tmp/ is removed."""
+def _delivered_before(directory: str, name: str, size: int) -> bool:
+    """Whether an earlier process put it into new/. What it left in tmp/ is removed.
+
+    A second link alone says nothing: a backup by hard links (rsnapshot, cp -al) makes one to what is half written, too.
+    """
     try:
         leftovers = [entry for entry in os.listdir(f"{directory}/{TMP}") if entry.startswith(f"{name}.")]
     except FileNotFoundError:
@@ -112,17 +118,18 @@ def _delivered_before(directory: str, name: str) -> bool:
     linked = _links(f"{directory}/{NEW}/{name}") > 0
     for entry in leftovers:
         path = f"{directory}/{TMP}/{entry}"
-        linked = linked or _links(path) > 1
+        linked = linked or _links(path, size) > 1
         _unlink(path)
     return linked
 
 
-def _links(path: str) -> int:
-    """How many names the file has; 0 where there is none."""
+def _links(path: str, size: int | None = None) -> int:
+    """How many names the file has; 0 where there is none, or none of this size."""
     try:
-        return os.lstat(path).st_nlink
+        found = os.lstat(path)
     except FileNotFoundError:
         return 0
+    return found.st_nlink if size is None or found.st_size == size else 0
 
 
 def _unlink(path: str) -> None:
@@ -132,12 +139,12 @@ def _unlink(path: str) -> None:
         return  # another process at the same mail has cleared it away
 
 
-def _write(directory: str, name: str, mail: Mail) -> None:
+def _write(directory: str, name: str, mail: Mail, head: bytes) -> None:
     temporary = f"{directory}/{TMP}/{name}.{os.getpid()}"
     fd = _create(directory, temporary)
     try:
         try:
-            _write_all(fd, header_lines(mail))
+            _write_all(fd, head)
             for chunk in mail.message.chunks():
                 _write_all(fd, chunk)
             os.fsync(fd)

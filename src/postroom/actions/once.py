@@ -5,7 +5,7 @@ running as an orphan. So a delivery is claimed in the store before its effect, a
 
     nothing recorded            claim it, make it, record it
     claimed, never recorded     whoever claimed it died: make it (again, perhaps: better twice than never)
-    claimed, and still at it    an orphan has the lock on this delivery: deferred
+    claimed, and still at it    an orphan, or the program that it ran, has the lock on this delivery: deferred
     recorded                    the same outcome again, nothing is done
 
 Only what was sent is recorded. What was refused has no effect to repeat; and where soft_bounce=yes keeps it in the
@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from _struct import pack
 
 from postroom import log
 from postroom.actions import WITHOUT_EFFECT, module, perform
+from postroom.rules import SEPARATOR
 from postroom.status import SENT, Fault, deferred, parse, sent
 from postroom.store.files import provide
 
@@ -37,8 +39,20 @@ def once(words: tuple[str, ...], mail: Mail, open_store: Callable[[], Store]) ->
     """`perform`, unless it was done before."""
     if module(words) in WITHOUT_EFFECT:
         return perform(words, mail)
+
+    def act(deliveries: Store) -> Outcome:
+        if SEPARATOR not in words:
+            return perform(words, mail)
+        from postroom.actions import quarantine
+
+        return quarantine.perform(words, mail, deliveries)
+
     # The rule is no part of the key: edited between two tries, it must not make a second delivery of the mail.
-    key = b"deliver:" + mail.key()
+    return recorded(b"deliver:" + mail.key(), mail, open_store, act)
+
+
+def recorded(key: bytes, mail: Mail, open_store: Callable[[], Store], act: Callable[[Store], Outcome]) -> Outcome:
+    """What `act` comes to, unless it is recorded under this key that it was sent."""
     held = _lock(mail.configuration.state, mail.key())
     if held is None:
         return deferred("another process is still delivering this mail")
@@ -48,12 +62,12 @@ def once(words: tuple[str, ...], mail: Mail, open_store: Callable[[], Store]) ->
         if recorded is not None:
             mail.log["repeated"] = "yes"
             return parse(recorded) or sent("delivered before")
-        outcome = perform(words, mail)
+        outcome = act(deliveries)
         if outcome.kind == SENT:
             _record(deliveries, key, outcome, mail)
         return outcome
     finally:
-        os.close(held)
+        _unlock(held)
 
 
 def _record(deliveries: Store, key: bytes, outcome: Outcome, mail: Mail) -> None:
@@ -66,16 +80,19 @@ def _record(deliveries: Store, key: bytes, outcome: Outcome, mail: Mail) -> None
 
 
 def _lock(directory: str, key: bytes) -> int | None:
-    """A descriptor that holds this delivery's lock until it is closed, or the process ends; None: another one has it.
+    """A descriptor that holds this delivery's lock; None: another process has it.
 
-    One byte of one file stands for a delivery: no file is ever left behind, whoever dies.
+    One byte of one file stands for a delivery: no file is ever left behind, whoever dies. The lock belongs to the open
+    file (fcntl(2), open file description locks), which the program of a `command` inherits: where we are killed and it
+    works on, the next try finds the lock taken, and does not start a second one beside it.
     """
     try:
         fd = os.open(provide(directory, LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise Fault("the state cannot be opened") from error
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int.from_bytes(key[:7], "big"))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _one_byte(fcntl.F_WRLCK, int.from_bytes(key[:7], "big")))
+        os.set_inheritable(fd, True)
     except BlockingIOError:
         os.close(fd)
         return None
@@ -83,3 +100,16 @@ def _lock(directory: str, key: bytes) -> int | None:
         os.close(fd)
         raise Fault("the state cannot be locked") from error
     return fd
+
+
+def _unlock(held: int) -> None:
+    """Not close(2) alone: what a program left running in the background has the file open, too."""
+    try:
+        fcntl.fcntl(held, fcntl.F_OFD_SETLK, _one_byte(fcntl.F_UNLCK, 0, 0))
+    finally:
+        os.close(held)
+
+
+def _one_byte(kind: int, start: int, length: int = 1) -> bytes:
+    """struct flock of fcntl(2); a length of 0 is all of the file."""
+    return pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)

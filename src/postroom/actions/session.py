@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from postroom.actions.tls import Tls
     from postroom.deadline import Deadline
 
     Address = tuple[int, Any]  # address family, and what connect(2) takes
@@ -44,7 +45,7 @@ class Session:
         connection.setblocking(False)
         self.name = name
         self.doing = "waiting for the greeting"
-        self._socket = connection
+        self._socket: _socket.socket | Tls = connection
         self._deadline = deadline
         self._replies = Replies()
 
@@ -76,6 +77,22 @@ class Session:
                 continue
             except OSError:
                 self._interrupted()
+
+    def secure(self, host: str, ca: str) -> None:
+        """Go on in TLS; Ended where the server is not the one that its certificate is for."""
+        from postroom.actions.tls import Tls, why
+
+        self.doing = "negotiating TLS"
+        if self._replies.pending:
+            self._fail("{} said something in clear behind its consent to TLS,", "4.7.0")
+        assert isinstance(self._socket, _socket.socket)  # noqa: S101 - TLS within TLS is nothing that a rule can say
+        self._socket = tls = Tls(self._socket, host, ca)
+        try:
+            while (waits := tls.handshake()) is not None:
+                self._wait(*waits)
+        except OSError as error:
+            status = "4.7.5" if getattr(error, "verify_code", 0) else "4.7.0"
+            self._fail(f"TLS with {{}} failed: {why(error)},", status)
 
     def close(self) -> None:
         """Say QUIT and wait for nothing (as postconf(5) smtp_skip_quit_response)."""
@@ -137,14 +154,19 @@ class Session:
 
     def _fail(self, text: str, status: str = "4.4.2") -> NoReturn:
         twice = " -- message may be sent more than once" if self.doing == END_OF_DATA else ""
-        raise Ended(deferred(f"{text.format(self.name)} while {self.doing}{twice}", status))
+        raise Ended(deferred(f"{text.replace('{}', self.name, 1)} while {self.doing}{twice}", status))
 
 
 def connect_unix(path: str, deadline: Deadline) -> Session:
-    return _first([(_socket.AF_UNIX, path)], f"relay[{path}]", "", deadline)
+    return Session(*_first([(_socket.AF_UNIX, path)], f"relay[{path}]", "", deadline), deadline)
 
 
 def connect_inet(host: str, port: int, deadline: Deadline) -> Session:
+    return Session(*dial(host, port, deadline), deadline)
+
+
+def dial(host: str, port: int, deadline: Deadline) -> tuple[_socket.socket, str]:
+    """A connection to the first address of the host that answers, and the name for texts. Raises Ended."""
     addresses = _numeric(host, port)
     if addresses is not None:
         return _first(addresses, f"relay[{host}]", f":{port}", deadline)
@@ -155,8 +177,7 @@ def patience(deadline: Deadline) -> float:
     return max(0.0, deadline.remaining() - min(MARGIN, deadline.seconds / 10))
 
 
-def _first(addresses: list[Address], name: str, port: str, deadline: Deadline) -> Session:
-    """A session with the first address that answers."""
+def _first(addresses: list[Address], name: str, port: str, deadline: Deadline) -> tuple[_socket.socket, str]:
     reason = "no address"
     for family, address in addresses:
         here = f"{name}{port}" if "[" in name else f"{name}[{address[0]}]{port}"
@@ -168,7 +189,7 @@ def _first(addresses: list[Address], name: str, port: str, deadline: Deadline) -
             connection.close()
             reason = f"connect to {here}: {error.strerror or error}"
             continue
-        return Session(connection, here, deadline)
+        return connection, here
     raise Ended(deferred(reason, "4.4.1"))
 
 

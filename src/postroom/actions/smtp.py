@@ -82,6 +82,12 @@ def features(reply: Reply) -> frozenset[str]:
     return frozenset(words[0].upper() for line in reply.lines[1:] if (words := line.split()))
 
 
+def mechanisms(reply: Reply) -> frozenset[str]:
+    """The ways to log in that the same reply announces (RFC 4954 section 3); `AUTH=PLAIN` is an old spelling."""
+    lines = [line.upper().replace("AUTH=", "AUTH ").split() for line in reply.lines[1:]]
+    return frozenset(word for words in lines if words[:1] == ["AUTH"] for word in words[1:])
+
+
 class Content:
     """Message bytes -> what follows DATA: CRLF line ends, dots doubled, in pieces of any size (RFC 5321 section 4.5.2).
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # More candidates than this in one report are not the answer to one mail of ours, which went to one recipient.
 CANDIDATES_LIMIT = 100
 
+# Recipients of a report that are recorded, and decided about by rules. Postfix reports on 50 recipients at a time
+# (default_destination_recipient_limit); a stranger's report on ten thousand would put 8 MB into the state.
+RECORDED_LIMIT = 50
 
 # What one report is enough for. A domain that cannot be found is not among them: it may be a slip in a transport table
 # of ours, or a name server's bad hour, and would take every recipient behind it.
@@ -30,6 +33,14 @@ def candidates(report: Report) -> list[str]:
     for recipient in report.recipients[:CANDIDATES_LIMIT]:
         found += [address for address in (recipient.original, recipient.address) if address and address not in found]
     return found
+
+
+def kept(report: Report, verdict: Verdict | None) -> list[Recipient]:
+    """The recipients that are recorded: the first ones, and first of all the one that the tag proves."""
+    proven = fold(verdict.recipient) if verdict and verdict.recipient else None
+    considered = report.recipients[:CANDIDATES_LIMIT]
+    about = [one for one in considered if proven in (fold(one.address), fold(one.original))] if proven else []
+    return (about + [one for one in considered if one not in about])[:RECORDED_LIMIT]
 
 
 def event(report: Report, verdict: Verdict | None, content: bytes, to: str, queue_id: str, now: float) -> Event:
@@ -50,8 +61,9 @@ def event(report: Report, verdict: Verdict | None, content: bytes, to: str, queu
         "will_retry_until": report.will_retry_until,
         **report.fields,
     }
+    recipients = [_reported(recipient) for recipient in kept(report, verdict)]
+    fields["more_recipients"] = str(len(report.recipients) - len(recipients) or "")
     known = {name: value for name, value in fields.items() if value}
-    recipients = [_reported(recipient) for recipient in report.recipients]
     key = _key(report, authentic, content, to)
     return Event(key, int(now), report.kind, authentic, queue_id, recipients, known)
 

@@ -190,16 +190,18 @@ def _parameters(rest: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _quoted(rest: bytes, start: int) -> tuple[bytes, int]:
-    """The quoted string whose first character is at `start`, and the place behind its closing quote."""
-    end = start
-    while (end := rest.find(b'"', end)) >= 0 and _backslashes(rest, start, end) % 2:
-        end += 1
-    end = len(rest) if end < 0 else end
+    """The quoted string whose first character is at `start`, and the place behind its closing quote.
+
+    Backslash by backslash, forwards only: to count those before each quote would take the square of the length.
+    """
+    looked = start
+    quote = rest.find(b'"', start)
+    while quote >= 0 and (backslash := rest.find(b"\\", looked, quote)) >= 0:
+        looked = backslash + 2
+        if looked > quote:
+            quote = rest.find(b'"', looked)
+    end = len(rest) if quote < 0 else quote
     return _unescape(rest[start:end]), end + 1
-
-
-def _backslashes(rest: bytes, start: int, end: int) -> int:
-    return end - start - len(rest[start:end].rstrip(b"\\"))
 
 
 def _unescape(text: bytes) -> bytes:
