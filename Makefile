@@ -13,7 +13,7 @@ demo: $(VENV)/installed      ## real mail through a private Postfix, case by cas
 
 test: $(VENV)/installed      ## every test, those against real Postfix included
 	@tools/root test
-	@tools/debian postfix nsd
+	@tools/debian postfix postfix-lmdb postfix-pcre postfix-sqlite nsd postfwd
 	@$(VENV)/bin/pytest -q $(TEST)
 
 check: $(VENV)/installed     ## silent when all is well

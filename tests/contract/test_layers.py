@@ -13,11 +13,11 @@ LAYERS = [
     ["status", "deadline"],
     ["wire", "log"],
     ["envelope", "message"],
-    ["mx", "rules", "bounces", "store"],
-    ["config"],
-    ["dns", "dnsquery", "sources"],
-    ["delivery", "policy"],
-    ["actions"],
+    ["dnsname", "mx", "rules", "bounces", "store"],
+    ["config", "tables"],
+    ["attachments", "convert", "country", "dns", "dnscache", "dnsquery", "dnsservers", "plans", "record", "sources"],
+    ["delivery", "lookup", "policy"],
+    ["actions", "answers"],
     ["runners"],
     ["postfix"],
     ["lab"],
@@ -26,7 +26,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Protocols, the MX machine and the evaluation of rules take bytes and answers; others fetch them.
-PURE = ["wire", "mx.py", "rules/evaluate.py"]
+PURE = ["wire", "dnsname.py", "mx.py", "rules/dnsbl.py", "rules/evaluate.py"]
 IO = {"os", "io", "socket", "_socket", "select", "subprocess", "pathlib", "sqlite3", "dns", "syslog"}
 
 

@@ -59,8 +59,8 @@ def tickets(tmp_path: Path) -> Program:
     return Program("ticket-deliver", PROGRAMS["ticket-deliver"], tmp_path)
 
 
-def test_the_examples_are_the_three_that_the_text_speaks_of() -> None:
-    assert set(PROGRAMS) == {"ticket-deliver", "sms-deliver", "night-policy"}
+def test_the_examples_are_those_that_the_text_speaks_of() -> None:
+    assert set(PROGRAMS) == {"ticket-deliver", "sms-deliver", "night-policy", "shard-lookup"}
 
 
 def test_a_mail_becomes_a_ticket_once(tickets: Program) -> None:
@@ -160,6 +160,23 @@ def test_the_policy_program_by_hand(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith(b"action=")
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        (b"store ann@example.com", b"OK lmtp:inet:store3.example.com:24"),
+        (b"store Ann+x@EXAMPLE.com", b"OK lmtp:inet:store3.example.com:24"),
+        (b"store \xff@example.com", b"OK lmtp:inet:store0.example.com:24"),
+        (b"store ann@example.net", b"NOTFOUND "),
+        (b"store *", b"NOTFOUND "),
+        (b"shop ann@example.com", b"PERM no table shop"),
+    ],
+)
+def test_the_lookup_program(key: bytes, answer: bytes, tmp_path: Path) -> None:
+    program = Program("shard-lookup", PROGRAMS["shard-lookup"], tmp_path)
+    done = program.run(b"%d:%b," % (len(key), key))
+    assert told(done) == (0, b"%d:%b," % (len(answer), answer), b"")
 
 
 def test_the_tests_in_the_text_pass(tmp_path: Path) -> None:

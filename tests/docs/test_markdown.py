@@ -137,7 +137,7 @@ def test_every_limit_is_in_the_table() -> None:
         if parts[0] in ("postfix", "lab", "cli"):
             continue  # run by people, on their own files
         for name in re.findall(r"^((?:MAX_[A-Z_]+|[A-Z][A-Z_]*_LIMIT))(?:: \w+)? = ", path.read_text(), re.MULTILINE):
-            assert ".".join(("postroom", *parts, name)) in shown
+            assert ".".join(("postroom", *parts, name)).replace(".__init__", "") in shown
 
 
 def test_tests_that_are_named_are_there() -> None:

@@ -14,10 +14,13 @@ from docs.mdoc import MAN, PAGES, ROOT
 # Pages of Postfix and of the system that ours point to.
 FOREIGN = {
     "access(5)", "bounce(8)", "lmtp(8)", "master(8)", "pipe(8)", "postconf(1)", "postconf(5)", "postmap(1)",
-    "resolv.conf(5)", "sendmail(1)", "smtp(8)", "smtpd(8)", "spawn(8)", "syslog(3)", "transport(5)",
+    "cidr_table(5)", "geoipupdate(1)", "lmdb_table(5)", "pcre_table(5)", "postscreen(8)", "regexp_table(5)",
+    "sqlite_table(5)",
+    "resolv.conf(5)", "sendmail(1)", "smtp(8)", "smtpd(8)", "socketmap_table(5)", "spawn(8)", "syslog(3)",
+    "tcp_table(5)", "transport(5)", "trivial-rewrite(8)",
 }  # fmt: skip
 ORDER = [
-    "NAME", "SYNOPSIS", "DESCRIPTION", "SETTINGS", "RULES", "CONDITIONS", "RULE ACTIONS", "TESTS", "JSON",
+    "NAME", "SYNOPSIS", "DESCRIPTION", "SETTINGS", "RULES", "CONDITIONS", "RULE ACTIONS", "PROVIDERS", "TESTS", "JSON",
     "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "LOGGING", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "CAVEATS",
 ]  # fmt: skip
 

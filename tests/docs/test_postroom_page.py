@@ -12,11 +12,14 @@ import pytest
 from click.testing import CliRunner
 from docs.mdoc import page, plain, section, words
 
-from postroom import mx
+from postroom import mx, store
 from postroom.bounces import events, report, verp
 from postroom.cli import VERBS, main
 from postroom.cli.mx import _json as mx_json
+from postroom.deadline import Deadline
 from postroom.message import Message
+from postroom.record import Record
+from postroom.rules import Decision
 
 PAGE = page("postroom.1")
 DESCRIPTION = section(PAGE, "DESCRIPTION")
@@ -89,8 +92,11 @@ def test_every_option_is_explained(verb: str) -> None:
     ("verb", "option", "told"),
     [
         ("mx", "deadline", "Default: 10."),
+        ("import access", "stage", "Default:\n.Ic rcpt ,"),
+        ("import apolicy", "stage", "Default:\n.Ic rcpt ."),
         ("wire", "user", "Default:\n.Li postroom ."),
         ("try", "time_limit", "Default: 1000."),
+        ("replay", "examples", "Default: 3."),
         ("explain", "stage", "Default:\n.Ic rcpt ."),
     ],
 )
@@ -173,8 +179,23 @@ def test_fields_of_check_and_explain(config: str, tmp_path: Path) -> None:
     found = names(lines("check", config, "--json", status=78)) | names(lines("check", str(wrong), "--json", status=78))
     assert found - (rules - fields("check")) == fields("check")
     told = lines("explain", "--config", config, "--json", "recipient=b@example.com", "mx=10 mx.example.net")
+    Record(str(tmp_path / "record")).write("rcpt", {"recipient": "a@example.com"}, [], Decision("DUNNO"))
+    told += lines("explain", "--config", config, "--json", "--record", str(tmp_path / "record"))
     assert names(told) == fields("explain")
     assert rules <= fields("explain")
+
+
+def test_fields_of_replay(config: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "record")
+    Record(path).write("rcpt", {"recipient": "a@example.com"}, [], Decision("DUNNO"))
+    told = lines("replay", path, "--rules", config, "--summary", "--json", status=1)
+    assert names(told) == fields("replay")
+
+
+def test_fields_of_import(tmp_path: Path) -> None:
+    policy = tmp_path / "postfwd.cf"
+    policy.write_text("client_name==unknown; action=REJECT\naction=score(1)\n")
+    assert names(lines("import", "postfwd", str(policy), "--json", status=1)) == fields("import")
 
 
 def test_fields_of_mx() -> None:
@@ -190,6 +211,20 @@ def test_fields_of_suppress_and_verp(config: str) -> None:
     made = lines("verp", "make", "bob@example.net", *place)
     assert names(made) == fields("verp make")
     assert names(lines("verp", "check", made[0]["sender"], *place)) == fields("verp check")
+
+
+def test_fields_of_state(config: str, tmp_path: Path) -> None:
+    one = store.open(str(tmp_path / "state"), Deadline(5))
+    one.rate("r", ("ann",), ((1, 3600.0),))
+    one.greylist("192.0.2.0/24", ("ann",), 0.0, 60.0, 600.0, 1)
+    one.seen("s", ("ann",), 600.0)
+    one.close()
+    place = ("--config", config, "--json")
+    assert names(lines("state", "show", *place)) == fields("state show")
+    assert names(lines("state", "rates", *place)) == fields("state rates")
+    listed = names(lines("state", "greylist", *place)) | names(lines("state", "greylist", "--pools", *place))
+    assert listed == fields("state greylist")
+    assert names(lines("state", "seen", *place)) == fields("state seen")
 
 
 BOUNCE = b"""From: MAILER-DAEMON@mx.example.net
@@ -292,6 +327,9 @@ def documented() -> dict[int, set[str]]:
 
 RUNS: list[tuple[tuple[str, ...], int]] = [
     (("check", "CONFIG"), 78),
+    (("import", "postfwd", "CONFIG"), 1),
+    (("import", "access", "MISSING"), 66),
+    (("import", "postfwd", "CONFIG", "--output", "CONFIG"), 73),
     (("check", "CONFIG", "--nonsense"), 64),
     (("nonsense",), 64),
     (("--nonsense",), 64),
@@ -303,12 +341,20 @@ RUNS: list[tuple[tuple[str, ...], int]] = [
     (("explain", "--config", "CONFIG", "recipient=b@example.com", "mx=error"), 75),
     (("explain", "--config", "MISSING", "recipient=b@example.com"), 78),
     (("explain", "--config", "CONFIG", "recipient"), 64),
+    (("replay", "CONFIG", "--rules", "CONFIG"), 65),
+    (("replay", "MISSING", "--rules", "CONFIG"), 66),
+    (("replay", "MISSING"), 64),
+    (("replay", "CONFIG", "--rules", "MISSING"), 78),
     (("mx", "example.com", "--server", "127.0.0.1:9", "--deadline", "1"), 75),
     (("suppress", "list", "--config", "CONFIG"), 0),
     (("suppress", "list", "--config", "MISSING"), 78),
     (("suppress", "why", "a@example.com", "--config", "CONFIG"), 1),
     (("suppress", "remove", "a@example.com", "--config", "CONFIG"), 1),
     (("bounces", "parse", "MISSING"), 66),
+    (("state", "show", "--config", "CONFIG"), 0),
+    (("state", "forget", "no id", "--config", "CONFIG"), 64),
+    (("state", "forget", "000000000000", "--config", "CONFIG"), 1),
+    (("state", "pass", "000000000000", "--config", "CONFIG"), 1),
     (("verp", "check", "bounces@bounces.example.com", "--config", "CONFIG"), 1),
     (("wire", "rule-policy", "--postfix", "MISSING"), 78),
     (("unwire", "rule-policy", "--postfix", "MISSING"), 78),

@@ -18,12 +18,13 @@ from postroom import envelope
 from postroom.bounces import keys, verp
 from postroom.postfix.fragment import read
 from postroom.rules.settings import DEFAULT_DEADLINE, DEFAULT_STATE
-from postroom.runners import options, pipe, stdio
+from postroom.runners import options, pipe, stdio, tables
 from postroom.status import CODES
 from postroom.store.sqlite import EVENT_LIFETIME
 
 PROGRAMS = [path.stem for path in PAGES if path.suffix == ".8"]
-PIPE = [name for name in PROGRAMS if name != "rule-policy"]
+TABLES = ("socketmap-lookup", "tcp-lookup")
+PIPE = [name for name in PROGRAMS if name not in ("rule-policy", *TABLES)]
 
 each = pytest.mark.parametrize("name", PROGRAMS)
 
@@ -50,12 +51,13 @@ def test_what_is_left_to_do_is_on_the_page(name: str) -> None:
 def test_options_and_their_defaults(name: str) -> None:
     text = section(page(f"{name}.8"), "DESCRIPTION")
     listed = re.findall(r"^\.It Fl -(\S+)", text, re.MULTILINE)
-    assert [f"--{option}" for option in listed] == [*options._VALUED, "--help"]
+    more = ["--table"] if name == "tcp-lookup" else []
+    assert [f"--{option}" for option in listed] == [*options._VALUED, *more, "--help"]
     told = prose(text)
     assert f"Default: {options.DEFAULT_CONFIG} ." in told
     assert f"else {DEFAULT_STATE} ." in told
-    if name == "rule-policy":
-        assert f"Default: {stdio.DEFAULT_DEADLINE:g}, or" in told
+    if name not in PIPE:
+        assert f"Default: {(tables if name in TABLES else stdio).DEFAULT_DEADLINE:g}, or" in told
         assert f"after {stdio.IDLE_LIMIT:g} seconds without a request, after {stdio.LIFETIME:g} seconds in all" in told
     else:
         assert DEFAULT_DEADLINE == pipe.DEFAULT_DEADLINE
@@ -104,7 +106,7 @@ def test_exit_statuses_of_rule_deliver() -> None:
     assert "5.6.N, 5.1.1 and 5.1.6, 5.1.2, any other 5.N.N, 5.2.N, 5.5.N, 5.7.N." in told.replace("\n", " ")
 
 
-@pytest.mark.parametrize("name", ["bounce-record", "notify-record", "rule-policy"])
+@pytest.mark.parametrize("name", ["bounce-record", "notify-record", "rule-policy", *TABLES])
 def test_the_others_know_two(name: str) -> None:
     assert statuses(name) == {0, 75}
 

@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 from docs.mdoc import displays, items, page, prose, section, words
 
+from postroom.actions.webhook import NEVER, NOT_ABOUT_THE_MAIL
+from postroom.bounces.events import RECORDED_LIMIT
 from postroom.cli.check import examine, run_tests
+from postroom.envelope import NAMES
 from postroom.rules import actions, check, keys, patterns, templates, testcase, values
-from postroom.rules.deliveries import DELIVER
+from postroom.rules.bounceactions import BOUNCE, LOCAL
+from postroom.rules.deliveries import ATTEMPTS_LIMIT, DELIVER
 from postroom.rules.lookup import keys_of
 from postroom.rules.problems import Refused
 from postroom.rules.settings import TOP
 
 PAGE = page("postroom.toml.5")
-TABLES = {"dns", "bounces", "list", "provider", "rule", "test"}
+TABLES = {"dns", "route", "country", "bounces", "list", "provider", "rule", "test"}
 STAGES = set(keys.STAGES)
 SMTP = set(keys.POLICY_STAGES)
 GROUPS = {
@@ -43,6 +47,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "blocked").write_text("# a comment\na@victim.example\n")
     (tmp_path / "staff").write_text("ann@example.com\n")
     (tmp_path / "access").write_text("a@victim.example\tREJECT no\n")
+    (tmp_path / "rules.d").mkdir()
     (tmp_path / "bounce.key").write_text(f"a {'ab' * 32}\n")
     return tmp_path
 
@@ -71,7 +76,14 @@ def test_settings(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("title", "table"),
-    [("DNS", "[dns]"), ("Bounces", "[bounces]"), ("Lists", "[list.x]"), ("Providers", "[provider.x]")],
+    [
+        ("Route", "[route]"),
+        ("Country", "[country]"),
+        ("DNS", "[dns]"),
+        ("Bounces", "[bounces]"),
+        ("Lists", "[list.x]"),
+        ("Providers", "[provider.x]"),
+    ],
 )
 def test_tables(title: str, table: str, folder: Path) -> None:
     documented = set(items(section(PAGE, title, "Ss"), "Ic"))
@@ -82,7 +94,7 @@ def test_tables(title: str, table: str, folder: Path) -> None:
 
 def test_keys_of_a_rule_and_of_a_test() -> None:
     assert tuple(items(section(PAGE, "RULES").partition(".Ss ")[0], "Ic")) == check.RULE_KEYS
-    given = {"mx", "sender_mx", "suppressed", "header.NAME"}
+    given = set(testcase.known_names()) - set(keys.attributes()) | {"bounce.NAME"}
     assert set(items(section(PAGE, "TESTS"), "Ic")) == set(testcase.KEYS) | given
 
 
@@ -113,11 +125,33 @@ def test_stages() -> None:
 def test_every_condition_with_its_kind_and_stages() -> None:
     found = re.findall(r"^\.It Ic (\S+) Pq (\w+); (.*)$", section(PAGE, "CONDITIONS"), re.MULTILINE)
     documented = {name: (kind, stages(where)) for name, kind, where in found}
-    header = documented.pop("header.NAME")
-    assert documented == {key.name: (key.kind, key.stages) for key in keys.KEYS.values()}
+    header, attribute = documented.pop("header.NAME"), documented.pop("attribute.NAME")
+    assert documented == {key.name: (shown_kind(key.kind), key.stages) for key in keys.KEYS.values()}
+    assert attribute == ("text", SMTP)
     example = keys.find("header.subject")
     assert example is not None
     assert header == (example.kind, example.stages)
+
+
+# Kinds that take the values of another one.
+SAME = {
+    **dict.fromkeys(values.FLAGS, "flag"),
+    "ns": "domain",
+    "mx_address": "ip",
+    "attachment": "header",
+}
+
+
+def shown_kind(kind: str) -> str:
+    return SAME.get(kind, kind)
+
+
+def test_every_condition_has_an_example() -> None:
+    together = "".join(EXAMPLES)
+    for name in (*keys.KEYS, "header.subject"):
+        assert re.search(rf"(^|[ {{]){re.escape(name)} *= |rule\.\w+\.{re.escape(name)}\]", together, re.MULTILINE), (
+            name
+        )
 
 
 def test_where_empty_is_knowledge() -> None:
@@ -128,7 +162,8 @@ def test_where_empty_is_knowledge() -> None:
         for name in words(rest.partition("\n.El")[0], "Ic"):
             assert name not in documented
             documented[name] = stages(where)
-    whole = (key for key in keys.KEYS.values() if not key.part and key.kind != "flag")
+    # Those of the derived keys follow from their attribute; a report's status is told with the key.
+    whole = (key for key in keys.KEYS.values() if not key.part and key.source == key.name and "bounce." not in key.name)
     assert documented == {key.name: key.known for key in whole if key.known}
 
 
@@ -141,9 +176,12 @@ def test_kinds_and_what_they_take() -> None:
     text = section(PAGE, "Kinds of values", "Ss")
     rows = re.findall(r"^\.It (\w+) Ta (.) Ta (.) Ta (.) Ta (.)$", text, re.MULTILINE)
     documented = {kind: tuple(mark == "x" for mark in marks) for kind, *marks in rows}
-    kinds = {key.kind for key in keys.KEYS.values()} | {"header"}
-    assert documented == {kind: tuple(takes(kind, value) for value in FORMS) for kind in kinds}
-    assert set(items(text, "Em")) - {"kind"} == kinds
+    tables = {"seen", "greylist", "rate"}
+    every = {key.kind for key in keys.KEYS.values()} | {"header"}
+    for kind in every - tables:
+        assert documented[shown_kind(kind)] == tuple(takes(kind, value) for value in FORMS), kind
+    assert set(documented) == {shown_kind(kind) for kind in every - tables}
+    assert set(items(text, "Em")) - {"kind"} == {shown_kind(kind) for kind in every}
 
 
 FORMS = ("a*b", "re:a", "list:some", "provider:some")
@@ -185,7 +223,7 @@ def test_the_order_of_a_lookup() -> None:
 
 def test_actions_at_the_smtp_stages() -> None:
     text = section(PAGE, "Actions at the SMTP stages", "Ss")
-    assert set(items(text, "Ic")) == set(actions.POLICY) | {"4NN", "5NN"}
+    assert set(items(text, "Ic")) == set(actions.POLICY) | {"4NN", "5NN", "restrict"}
     whole = prose(text)
     without_message = [verb for verb, row in actions.POLICY.items() if "connect" not in row.stages]
     assert f"{' , '.join(without_message[:-1])} and {without_message[-1]} change the fate of the whole message" in whole
@@ -209,7 +247,27 @@ def test_arguments_of_smtp_actions(verb: str) -> None:
 
 def test_actions_at_deliver() -> None:
     text = section(PAGE, "Actions at deliver", "Ss")
-    assert set(items(text, "Ic")) == set(DELIVER) | {"4.N.N", "5.N.N"}
+    assert set(items(text, "Ic")) == set(DELIVER) | {"quarantine", "4.N.N", "5.N.N"}
+    assert f"({1} to {ATTEMPTS_LIMIT})" in prose(text)
+
+
+def test_webhooks() -> None:
+    text = prose(section(PAGE, "Webhooks", "Ss"))
+    assert f"not for {told(NOT_ABOUT_THE_MAIL)}." in text
+    assert f"{', '.join(map(str, NEVER))} Bounced: {', '.join(NEVER.values())}." in text
+    fields = {"Postroom-" + name.replace("_", "-").title() for name in (*NAMES, "recipient", "original_recipient")}
+    assert set(re.findall(r"Postroom-[A-Z][\w-]*", text)) == fields
+
+
+def told(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+
+
+def test_actions_at_bounce() -> None:
+    text = section(PAGE, "Actions at bounce", "Ss")
+    assert set(items(text, "Ic")) == set(BOUNCE)
+    assert f"default {LOCAL} ." in prose(text)
+    assert f"the first {RECORDED_LIMIT} of them" in prose(section(PAGE, "Stages", "Ss"))
 
 
 def test_limits_of_actions() -> None:
@@ -217,12 +275,14 @@ def test_limits_of_actions() -> None:
 
 
 def test_names_of_templates() -> None:
-    """The page says: those of the keys, less two, and the two of a suppression."""
-    assert tuple(items(section(PAGE, "Templates", "Ss"), "Ic")) == templates.SUPPRESSED
+    """The page says: those of the attributes and of their parts, of the MX, and what conditions have found."""
+    found = {*templates.SUPPRESSED, "list.reason", "greylist.wait", "rate.wait"}
+    assert set(items(section(PAGE, "Templates", "Ss"), "Ic")) == found
     for stage in STAGES:
-        here = {key.name for key in keys.KEYS.values() if stage in key.stages}
-        wanted = here - {"suppressed"} | (set(templates.SUPPRESSED) if "suppressed" in here else set())
-        assert set(templates.names(stage)) == wanted
+        here = [key for key in keys.KEYS.values() if stage in key.stages]
+        plain = {key.name for key in here if key.kind in (*keys.TEXTS, "number", "mx", "mx_state", "yes")}
+        assert set(templates.names(stage)) - found == plain
+        assert "rate.wait" in templates.names(stage) or stage == "route"
 
 
 # Examples

@@ -16,8 +16,11 @@ click.UsageError.exit_code = os.EX_USAGE
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("postroom.cli.check:command", "Check the configuration and run the tests in it."),
     "explain": ("postroom.cli.explain:command", "Show, condition by condition, what the rules decide and why."),
+    "replay": ("postroom.cli.replay:command", "Decide recorded requests again; show what comes out differently."),
+    "import": ("postroom.cli.import_:command", "Turn rules of postfwd, apolicy or access(5) into a postroom.toml."),
     "mx": ("postroom.cli.mx:command", "Show a domain's MX plan and what smtp(8) would do with it."),
     "suppress": ("postroom.cli.suppress:command", "List, explain, add and remove suppressed recipients."),
+    "state": ("postroom.cli.state:command", "Show what rates and greylists remember; let somebody through."),
     "bounces": ("postroom.cli.bounces:command", "List recorded bounces and notices; read one from a file."),
     "verp": ("postroom.cli.verp:command", "Make and check signed envelope senders."),
     "wire": ("postroom.cli.wire:command", "Add programs to Postfix's master.cf and main.cf."),

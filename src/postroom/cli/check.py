@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import click
 
 from postroom.cli.trace import Style, not_given, rule_lines
-from postroom.config import FILE_LIMIT, Configuration, contents
+from postroom.config import FILE_LIMIT, Configuration, contents, whole
 from postroom.rules import Decision
 from postroom.rules.check import check
 from postroom.rules.compile import compile_model
@@ -22,9 +22,10 @@ from postroom.rules.explain import Recorder, RuleView
 from postroom.rules.lint import lint
 from postroom.rules.model import Model, Test
 from postroom.rules.problems import Problem, Report
-from postroom.rules.read import Unreadable, parse
-from postroom.sources import Given, Sources, table
+from postroom.rules.read import Unreadable
+from postroom.sources import Given, Sources
 from postroom.status import ConfigurationFault, clean
+from postroom.tables import table
 
 DEFAULT_CONFIG = "/etc/postroom/postroom.toml"
 
@@ -56,7 +57,7 @@ def command(context: click.Context, file: str, as_json: bool) -> None:
     Exit status: 0 no errors (there may be warnings), 78 errors or failed tests, 64 wrong usage.
     """
     model, found = examine(file)
-    problems = [replace(problem, file=clean(file)) for problem in found]
+    problems = [replace(problem, file=clean(_shown(problem, file))) for problem in found]
     results = run_tests(model, file) if model else []
     failed = [result for result in results if not result.passed]
     errors = [problem for problem in problems if problem.level == "error"]
@@ -65,13 +66,18 @@ def command(context: click.Context, file: str, as_json: bool) -> None:
     context.exit(os.EX_CONFIG if errors or failed else 0)
 
 
+def _shown(problem: Problem, file: str) -> str:
+    """The file of a problem, by the path that was typed."""
+    return file if problem.file == os.path.basename(file) else os.path.join(os.path.dirname(file), problem.file)
+
+
 def examine(file: str) -> tuple[Model | None, list[Problem]]:
     """The checked model, None where it has errors that would keep programs from using it; and all that was found."""
     path = os.path.abspath(file)
     name = os.path.basename(path)
     try:
         content, _ = contents(path, FILE_LIMIT)
-        model, report = check(parse(content, name), os.path.dirname(path))
+        model, report = check(whole(path, content)[0], os.path.dirname(path))
     except ConfigurationFault as fault:
         return None, [Problem(name, 0, str(fault).removeprefix(f"{path}: "))]
     except Unreadable as unreadable:
@@ -97,7 +103,7 @@ def run_tests(model: Model, file: str) -> list[Result]:
 
 
 def _run(case: Test, base: Sources) -> Result:
-    given = Given(base, case.attributes, case.mx, case.sender_mx, case.suppressed, case.headers)
+    given = Given(base, case.attributes, case.mx, case.sender_mx, case.suppressed, case.headers, case.answers)
     recorder = Recorder()
     decision = given.decide(case.stage, case.attributes, recorder)
     return Result(case, decision, recorder.rules(base.configuration.rules, case.stage))
