@@ -41,7 +41,8 @@ CONDITIONS: dict[str, list[object]] = {
     "sender_domain": ["y.example", ""],
     "null_sender": [True, False],
     "sasl_username": ["", "Bob", "bob", "*"],
-    "client_address": ["192.0.2.0/24", "192.0.2.0/28", "192.0.2.9", "2001:db8::/32", "2001:db8::1", "attr:server_address"],
+    "client_address": ["192.0.2.0/24", "192.0.2.0/28", "192.0.2.9", "2001:db8::/32", "2001:db8::1",
+        "attr:server_address"],
     "size": [">1000", "<1000", "1000", ">500", "<0"],
     "primary_mx": ["provider:shady", "mx.good.example", "*.example"],
     "any_mx": ["provider:shady", "mx.good.example", ".shady.example"],
@@ -54,7 +55,9 @@ CONDITIONS: dict[str, list[object]] = {
 }  # fmt: skip
 FLAGS = ("null_sender", "suppressed")
 GIVEN = ATTRIBUTES | {
-    "recipient": [*ATTRIBUTES["recipient"], "a+n@x.example", "a-n@x.example", "A b@x.example", "b@x.example", "x@y@x.example"],
+    "recipient": [
+        *ATTRIBUTES["recipient"], "a+n@x.example", "a-n@x.example", "A b@x.example", "b@x.example", "x@y@x.example",
+    ],
     "sender": [*ATTRIBUTES["sender"], "a@x.example", "p@s.y.example"],
     "server_address": ["192.0.2.9", "198.51.100.7"],
     "client_address": [*ATTRIBUTES["client_address"], "192.0.2.77", "2001:db8:1::"],

@@ -35,6 +35,9 @@ PROGRAMS = ("rule-deliver", "rule-policy", "bounce-record", "notify-record")
 # A policy service looks at its configuration file at most once a second.
 RELOAD_SECONDS = 1.1
 PATIENCE = 60.0
+# Retrying each second, qmgr(8) can come upon a mail that pipe(8) has just deferred and not yet let go of ("skipped, still
+# being delivered"). Then it leaves it alone for minutes.
+FLUSH_SECONDS = 10.0
 
 
 class Lab:
@@ -226,6 +229,7 @@ class Lab:
     def wait(self, queue_id: str, recipient: str, status: str = "", timeout: float = PATIENCE) -> Delivery:
         """The last `status=` line for the recipient, once there is one (with this status, where given)."""
         end = time.monotonic() + timeout
+        flush = time.monotonic() + FLUSH_SECONDS
         while True:
             found = [line for line in self.deliveries(queue_id) if line.recipient == recipient]
             wanted = [line for line in found if line.status == status or not status]
@@ -233,6 +237,9 @@ class Lab:
                 return wanted[-1]
             if time.monotonic() > end:
                 raise TimeoutError(f"{queue_id}: no status={status or '...'} for {recipient}; logged: {found}")
+            if time.monotonic() > flush:
+                self.postfix.flush()
+                flush += FLUSH_SECONDS
             time.sleep(0.05)
 
     def maildir(self, name: str) -> list[Path]:

@@ -247,6 +247,8 @@ def _argument(stage: str, verb: str, argument: str, rest: str) -> tuple[str | Wo
         name, colon, value = rest.partition(":")
         if not colon or not value.strip() or not name.isascii() or not name.isprintable() or " " in name or not name:
             raise Refused(f'expected a header, "{verb} Name: value"')
+        if "{" in name:
+            raise Refused("has a template in the header's name, which a stranger could make another header of")
     elif argument == "address" and (rest.count("@") != 1 or " " in rest or rest[0] == "@" or rest[-1] == "@"):
         raise Refused(f'expected one address, "{verb} user@domain"')
     elif argument == "transport" and (":" not in rest.strip(":") or " " in rest):

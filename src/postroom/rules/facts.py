@@ -67,6 +67,8 @@ class Facts:
         found = []
         for kind, source, part in parts:
             value = fold(kind, self.text(source, part))
+            if source == "sasl_username":
+                value = value.lower()  # to most servers Ann and ANN are one login, and must be one count
             if not value and source == "sender" and not self.nothing_known and source in self._attributes:
                 value = "<>"
             if not value:

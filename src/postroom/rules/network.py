@@ -76,13 +76,19 @@ def ns(condition: tuple[Any, ...], facts: Facts) -> Truth:
 def dnsbl(condition: tuple[Any, ...], facts: Facts) -> Truth:
     _, _, source, part, _, (zones, at_least), _ = condition
     name = fold("domain", facts.text(source, part))
-    usable = parse_ip(name) is not None if source == "client_address" else name and name[0] != "[" and name != "unknown"
-    if not usable:
+    if not (parse_ip(name) is not None if source == "client_address" else _listable(name)):
         return None
     from postroom.rules.dnsbl import judge, zone_names  # who asks none of them does not load it
 
     found = facts.ask("dnsbl", (name, zone_names(zones)))
     return judge(zones, at_least, found) if found.__class__ is dict else found
+
+
+def _listable(domain: str) -> bool:
+    """As smtpd(8) has it (src/smtpd/smtpd_check.c, reject_rbl_domain): lists of domains answer whoever asks about an
+    address, or a name that ends in a number like one, with a record that means "not here" and reads as a listing.
+    """
+    return bool(domain) and domain[0] != "[" and domain != "unknown" and not domain.rpartition(".")[2].isdigit()
 
 
 def fcrdns(condition: tuple[Any, ...], facts: Facts) -> Truth:
