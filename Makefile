@@ -21,8 +21,8 @@ check: $(VENV)/installed     ## silent when all is well
 	@tools/check $(VENV)/bin
 
 bench: $(VENV)/installed     ## what is measured, and against what: benchmarks/README.md
-	@tools/debian postfix nsd
-	@for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit; done
+	@tools/debian postfix nsd postfwd
+	@status=0; for file in benchmarks/*.py; do echo "$$file"; $(VENV)/bin/python $$file || status=1; done; exit $$status
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -46,13 +46,16 @@ def decide(request: PolicyRequest) -> str:
     if stage is None:
         return "DUNNO"  # a state of some later Postfix: no rule can be meant for it
     part = part_of_several(request)
-    decision = _sources(request).decide(stage, request if part is None else without_context(request))
-    if decision.shadow:
-        request.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
+    if part is not None:  # one of several actions of a decision that is made, logged and recorded
+        decision = _sources(request).decide(stage, without_context(request), again=True)
+        return one_action(decision, part)
+    decision = _sources(request).decide(stage, request)
+    if decision.shadow or decision.skipped:
+        request.log.update(decision.notes())
     if decision.rule is not None:
         request.log["rule"] = decision.rule
         request.log["on_error"] = decision.reason if decision.on_error else None
-    return one_action(decision, part)
+    return one_action(decision)
 
 
 def _sources(request: PolicyRequest) -> Sources:

@@ -120,8 +120,8 @@ def _decided(table: Table, decision: Decision, access: bool = False) -> Answer:
 
 
 def _log(table: Table, decision: Decision) -> None:
-    if decision.shadow:
-        table.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
+    if decision.shadow or decision.skipped:
+        table.log.update(decision.notes())
     if decision.rule is not None:
         table.log["rule"] = decision.rule
         table.log["on_error"] = decision.reason if decision.on_error else None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_STATE = "/var/lib/postroom"
 
 # Goes up with every change to what is cached, so that one version never runs what another compiled.
-FORMAT = 3
+FORMAT = 4
 
 # A file that changed this shortly ago could change again without its times telling (they tick in some milliseconds).
 SETTLED = 2.0
@@ -85,8 +85,8 @@ class Configuration:
     """
 
     __slots__ = (
-        "_identity", "_include", "_included", "bounces", "country", "deadline", "dns", "lists", "log", "path", "record", "record_hashed",
-        "route", "rules", "state",
+        "_identity", "_include", "_included", "bounces", "country", "deadline", "dns", "lists", "log", "path",
+        "record", "record_hashed", "route", "rules", "state",
     )  # fmt: skip
 
     def __init__(self, path: str, compiled: dict[str, Any], seen: tuple[int, ...], state: str | None = None) -> None:

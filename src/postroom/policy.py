@@ -144,7 +144,7 @@ def part_of_several(request: PolicyRequest) -> int | None:
     """
     context = request.get("policy_context", "")
     number = context.removeprefix(PART_CONTEXT) if context.startswith(PART_CONTEXT) else ""
-    return int(number) - 1 if number.isascii() and number.isdigit() and 0 < len(number) < 4 else None
+    return int(number) - 1 if number.isascii() and number.isdigit() and number[0] != "0" and len(number) < 4 else None
 
 
 def without_context(request: PolicyRequest) -> dict[str, str]:
@@ -154,7 +154,7 @@ def without_context(request: PolicyRequest) -> dict[str, str]:
     return attributes
 
 
-def one_action(decision: Decision, part: int | None) -> str:
+def one_action(decision: Decision, part: int | None = None) -> str:
     """What the reply says: the action, the part of it that is asked for, or the classes that ask for each part."""
     actions = decision.actions
     if part is not None:

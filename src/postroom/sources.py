@@ -12,7 +12,8 @@ import os
 
 from postroom.rules import Unknown
 from postroom.rules.evaluate import decide
-from postroom.rules.lookup import fold, part_of
+from postroom.rules.facts import Facts
+from postroom.rules.lookup import fold
 from postroom.status import Fault
 from postroom.tables import table
 
@@ -83,9 +84,11 @@ class Sources:
             "rate": self._rate,
         }
 
-    def decide(self, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Decision:
-        """Run the rules of a stage to their decision."""
-        if self._record is not None:
+    def decide(
+        self, stage: str, attributes: Mapping[str, str], trace: Trace | None = None, again: bool = False
+    ) -> Decision:
+        """Run the rules of a stage to their decision; `again`: it was made, and recorded, before."""
+        if self._record is not None and not again:
             return self._recorded(self._record, stage, attributes, trace)
         steps = decide(self.configuration.rules, stage, attributes, trace)
         try:
@@ -241,6 +244,11 @@ def _record(configuration: Configuration) -> Record:
 _records: dict[tuple[str, bool, str], Record] = {}
 
 
+def _domain(sources: Sources, attributes: Mapping[str, str], source: str) -> str:
+    """The domain that is asked about, of an address as a person gives it, who may give it as a client types it."""
+    return fold("domain", Facts(attributes, "", "", sources.configuration.rules["local"]).text(source, "domain"))
+
+
 class Given(Sources):
     """Answers that a person gives: a [[test]] of the file, words on the command line. The rest as without them.
 
@@ -264,8 +272,8 @@ class Given(Sources):
         self._plans: dict[str, tuple[tuple[int, str], ...] | str] = {}
         for name, given in (("sender", sender_mx), ("recipient", mx)):
             if given is not None:
-                self._plans[fold("domain", part_of(attributes.get(name, ""), "domain", ""))] = given
-        self._recipient_domain = fold("domain", part_of(attributes.get("recipient", ""), "domain", ""))
+                self._plans[_domain(base, attributes, name)] = given
+        self._recipient_domain = _domain(base, attributes, "recipient")
         self._suppression = suppressed
         self._headers = headers
         self._given: Mapping[str, Any] = answers or {}

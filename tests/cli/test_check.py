@@ -90,6 +90,18 @@ def test_a_failed_test_is_explained(tmp_path: Path) -> None:
     assert lines[-1] == "postroom.toml: 2 rules, 3 of 4 tests passed, 0 errors, 0 warnings"
 
 
+def test_a_database_of_countries_that_is_not_there_or_broken_is_told(tmp_path: Path) -> None:
+    said = f"postroom.toml:2: warning: country.database: conditions on country are unknown: {tmp_path}/some.mmdb: "
+    text = '[country]\ndatabase = "some.mmdb"\n'
+    code, lines = run(tmp_path, text)
+    assert code == 0
+    assert lines == [f"{said}No such file or directory", "postroom.toml: 0 rules, no tests, 0 errors, 1 warning"]
+    (tmp_path / "some.mmdb").write_bytes(b"no database")
+    code, lines = run(tmp_path, text)
+    assert code == 0
+    assert lines[0].startswith(said) and "No such file" not in lines[0]
+
+
 def test_the_right_action_of_the_wrong_rule_fails(tmp_path: Path) -> None:
     twin = (
         GOOD[GOOD.index("[[rule]]") : GOOD.index("[[test]]")]

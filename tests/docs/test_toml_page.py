@@ -99,7 +99,7 @@ def test_keys_of_a_rule_and_of_a_test() -> None:
 
 
 def test_defaults(folder: Path) -> None:
-    model, problems = checked("", folder)
+    model, problems = checked("# nothing\n", folder)
     assert problems == []
     defaults = model.settings  # type: ignore[attr-defined]
     text = prose(section(PAGE, "SETTINGS"))
@@ -280,7 +280,7 @@ def test_names_of_templates() -> None:
     assert set(items(section(PAGE, "Templates", "Ss"), "Ic")) == found
     for stage in STAGES:
         here = [key for key in keys.KEYS.values() if stage in key.stages]
-        plain = {key.name for key in here if key.kind in (*keys.TEXTS, "number", "mx", "mx_state", "yes")}
+        plain = {key.name for key in here if key.kind in (*keys.TEXTS, "number", "mx", "mx_state", "yes", "country")}
         assert set(templates.names(stage)) - found == plain
         assert "rate.wait" in templates.names(stage) or stage == "route"
 

@@ -54,6 +54,24 @@ def test_names_that_say_nothing_of_the_sender(name: str) -> None:
     assert named(name) == NETWORK
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2001-db8-7--25.isp.example", "2001-db8-7-0-0-0-0-25.dyn.isp.example",
+        "p20010db8000700000000000000000025.isp.example",
+        "5.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.8.b.d.0.1.0.0.2.isp.example",
+    ],
+)  # fmt: skip
+def test_names_made_of_an_ipv6_address(name: str) -> None:
+    assert named(name, "2001:db8:7::25") == "2001:db8:7::/64"
+    assert named(name, "2001:db8:8::25") != "2001:db8:8::/64"
+
+
+def test_a_name_of_an_ipv6_host_is_one() -> None:
+    assert named("mx1.example.com", "2001:db8:7::25") == "example.com"
+    assert named("mail-ej1-x25.google.com", "2001:db8:7::25") == "google.com"
+
+
 def test_a_name_that_only_claims_is_not_believed() -> None:
     assert pool("192.0.2.7", "mx1.google.com", "unknown") == NETWORK
     assert pool("192.0.2.7", "mx1.example.net", "mx1.google.com") == NETWORK

@@ -439,8 +439,8 @@ def test_no_attribute_of_a_stranger_breaks_a_decision(data: st.DataObject) -> No
     ruleset = _every_key()
     attributes = {name: data.draw(hostile | st.text(max_size=20)) for name in keys.attributes()}
     answers = {
-        "mx": SHADY, "suppressed": None, "addresses": ("10.0.0.1",), "ns": (), "dnsbl": {"zen.example": ()}, "fcrdns": True,
-        "country": "", "now": (0, 0), "seen": False, "greylist": 0, "rate": 0, "attachments": [],
+        "mx": SHADY, "suppressed": None, "addresses": ("10.0.0.1",), "ns": (), "dnsbl": {"zen.example": ()},
+        "fcrdns": True, "country": "", "now": (0, 0), "seen": False, "greylist": 0, "rate": 0, "attachments": [],
     }  # fmt: skip
     start = time.process_time()
     for stage in ("rcpt", "deliver", "end-of-message"):

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postroom.mx import Plan
 from postroom.rules import Decision, Unknown, evaluate, index
 from postroom.rules.check import check
 from postroom.rules.compile import compile_model
 from postroom.rules.lint import lint
+from postroom.rules.lookup import keys_of, whole_keys
 from postroom.rules.read import parse
 
 MANY = 1000
@@ -87,6 +90,15 @@ def test_a_rule_is_looked_up(rule: str, request_: dict[str, str], monkeypatch: p
     assert asked.judged == 0
 
 
+@given(st.text("ab+-@.", max_size=12) | st.text(), st.sampled_from(["", "+", "+-"]))
+def test_the_fewer_keys_are_those_that_whole_values_have(value: str, delimiter: str) -> None:
+    """Should keys_of() learn another spelling, the index must learn it too."""
+    for kind in ("text", "fold", "domain", "address"):
+        if value:
+            found = {key for key in keys_of(kind, value, delimiter) if index._whole(kind, [key])}
+            assert found - {""} <= set(whole_keys(kind, value, delimiter))
+
+
 @pytest.mark.parametrize("more", ["", "x.example", ".x.example", "q@", "a@b@"])
 def test_an_address_is_found_by_all_its_keys(more: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the index has whole addresses only, and is asked for fewer."""
@@ -148,6 +160,12 @@ def test_a_shadow_rule_found_under_two_keys_is_told_once(monkeypatch: pytest.Mon
         assert [name for name, _ in decision.shadow] == [f"r{number}" for number in range(20)]
 
 
+@pytest.mark.parametrize("number", [1, 20])
+def test_an_address_without_a_domain_is_not_the_null_sender(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch, ['match = { sender = "" }'] * number)
+    assert [asked.decide(sender=text).rule for text in ("", "a@", "@", "a")] == ["r0", None, None, None]
+
+
 def test_the_first_of_many_that_match_does_not_wait_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = ['match = { recipient = "x.example", sender = "x.example" }' for _ in range(3 * index._AT_ONCE)]
     asked = Asked(monkeypatch, rules)
@@ -191,7 +209,7 @@ def test_a_long_value_has_no_more_keys_than_a_name_has_parents(monkeypatch: pyte
 def test_strangers_text_finds_nothing_and_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = 'match = {{ recipient = "u{n}@x.example" }}\nany = [{{ client_address = "192.0.2.{n}" }}, {{ sender = "" }}]'
     asked = Asked(monkeypatch, [rule.format(n=n) for n in range(20)])
-    for text in ("", "\0", "@", "@@", "\udcff@\udcff", "a@.", "a@..", "u7@x.example@", "192.0.2.7\0", "[192.0.2.7]"):
+    for text in ("", "\0", "@", "@@", "\udcff@\udcff", "a@.", "a@..", "u7@x.example@y", "192.0.2.7\0", "[192.0.2.7]"):
         decision = asked.decide(recipient=text, sender=text, client_address=text)
         assert decision.rule is None, text
 

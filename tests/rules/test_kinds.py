@@ -141,6 +141,52 @@ def test_only_what_everything_else_holds_for_is_counted(rules: Load) -> None:
     assert file.asked == ["mx"], "the MX is another: nothing is counted"
 
 
+@pytest.mark.parametrize("written", ["bücher.example", "xn--bcher-kva.example", "BÜCHER.example"])
+@pytest.mark.parametrize(
+    "sent", ["bücher.example", "bu\u0308cher.example", "\uff42ücher.example", "XN--bcher-kva.Example."]
+)
+def test_a_domain_is_one_in_all_its_spellings(rules: Load, written: str, sent: str) -> None:
+    for key, value, came in (
+        ("recipient_domain", written, f"a@{sent}"),
+        ("recipient", written, f"a@{sent}"),
+        ("recipient", f"a@{written}", f"a@{sent}"),
+        ("recipient", f".{written}", f"a@mx.{sent}"),
+    ):
+        assert holds(rules, f"match = {{ {key} = '{value}' }}", {"recipient": came}) is True, (key, value)
+    assert holds(rules, f"match = {{ helo_name = '{written}' }}", {"helo_name": sent}) is True
+    assert holds(rules, f"match = {{ recipient = '{written}' }}", {"recipient": "a@ü\u0300\ud800.example"}) is False
+
+
+def test_the_country_in_a_text(rules: Load) -> None:
+    text = one("rcpt", "match = { country = ['AQ', 'BV'] }", "550 5.7.1 no mail from {country}")
+    decision = rules(text).decide("rcpt", {"client_address": "192.0.2.1"}, {"country": "BV"})
+    assert decision.action == "550 5.7.1 no mail from BV"
+
+
+def test_a_rule_that_is_skipped_is_told(rules: Load) -> None:
+    text = one("rcpt", "match = { ns = 'a.example' }", more="on_error = 'skip'")
+    decision = rules(text).decide("rcpt", {"recipient": "a@b.example"}, {"ns": FAR})
+    assert (decision.rule, decision.skipped) == (None, (("r", FAR.reason),))
+    assert decision.notes() == {"skipped": f"r: {FAR.reason}"}
+    assert rules(text).decide("rcpt", {"recipient": "a@b.example"}, {"ns": ()}).notes() == {}
+
+
+def test_many_rules_know_the_spellings_too(rules: Load) -> None:
+    text = "".join(
+        f"[[rule]]\nid = 'r{n}'\nat = 'rcpt'\naction = '550 no'\nmatch = {{ recipient = 'u{n}@bücher.example' }}\n"
+        for n in range(300)
+    )
+    assert rules(text).decide("rcpt", {"recipient": "U217@bu\u0308cher.example"}).rule == "r217"
+
+
+def test_nothing_is_counted_while_it_is_unknown_whom_the_rule_is_for(rules: Load) -> None:
+    text = one("rcpt", "match = { rate = { key = 'sender', limit = '5/1h' }, primary_mx = 'x.example' }")
+    file = rules(text)
+    plan = Plan("b.example", "error", reason="SERVFAIL")
+    assert file.decide("rcpt", {"sender": "a@b", "recipient": "b@b.example"}, {"mx": plan, "rate": 9}).on_error
+    assert file.asked == ["mx"]
+
+
 @pytest.mark.parametrize(
     ("stage", "setting", "attributes", "expected"),
     [
@@ -181,6 +227,53 @@ def test_two_rates_of_one_rule_count_apart_and_a_name_joins_rules(rules: Load) -
     for stage in ("rcpt", "data"):
         file.decide(stage, {"sender": "a@b", "recipient": "c@d"}, Answers())
     assert seen == ["r", "r:2", "all"]
+
+
+@pytest.mark.parametrize(
+    "other", ["limit = '80/1h'", "limit = '5/1h', count = 'recipients'", "limit = ['5/1h', '9/1d']"]
+)
+def test_one_name_has_one_set_of_limits(problems: Callable[[str], Any], other: str) -> None:
+    """The second rule would be told what the first one was, and its own limits would never be kept."""
+    first = one("rcpt", "match = { rate = { key = 'sender', limit = '5/1h', name = 'n' } }")
+    found = problems(
+        first + one("data", f"any = [{{ rate = {{ key = 'sender', {other}, name = 'n' }} }}]").replace("'r'", "'s'")
+    )
+    assert len(found) == 1 and 'counts as "n"' in str(found[0]) and 'rule "r" on line 1' in str(found[0])
+
+
+def test_a_login_is_counted_in_any_spelling(rules: Load) -> None:
+    """A stolen password must not be good for one limit more with each capital letter."""
+    file = rules(one("rcpt", "match = { rate = { key = 'sasl_username', limit = '5/1h' } }"))
+    for name in ("ann@x.example", "Ann@X.example", "ANN@x.EXAMPLE"):
+        answers = {("rate", ("r", ("ann@x.example",), ((5, 3600.0),), 1, "i")): 7}
+        assert file.decide("rcpt", {"sasl_username": name, "instance": "i"}, answers).action == "550 5.7.1 no"
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_a_client_has_one_count_for_its_ipv6_network(rules: Load, address: str, counted: str) -> None:
+    known = {
+        ("seen", ("r", (counted,), 2592000.0, "")): True,
+        ("rate", ("r", (counted,), ((5, 3600.0),), 1, "")): 7,
+    }
+    for condition in ("seen = { key = 'client_address' }", "rate = { key = 'client_address', limit = '5/1h' }"):
+        assert holds(rules, f"match = {{ {condition} }}", {"client_address": address}, known) is True
+
+
+@pytest.mark.parametrize("key", ["rhsbl", "helo_rhsbl", "client_rhsbl"])
+@pytest.mark.parametrize("name", ["192.0.2.1", "a.example.7", "[192.0.2.1]", "unknown", "12"])
+def test_a_list_of_domains_is_not_asked_about_an_address(rules: Load, key: str, name: str) -> None:
+    file = rules(one("rcpt", f"match = {{ {key} = 'dbl.example' }}"))
+    attributes = {"sender": f"a@{name}", "helo_name": name, "client_name": name}
+    assert file.decide("rcpt", attributes, {"dnsbl": {"dbl.example": ("127.0.1.255",)}}).rule is None
+    assert file.asked == []
 
 
 def test_greylist_pools_clients(rules: Load) -> None:
@@ -321,6 +414,7 @@ def test_what_is_wrong_is_said(problems: Callable[[str], Any], stage: str, condi
         ('["BCC a@b.example", 5]', "a text in quotes"),
         ('"550 5.7.1 {list.reason}"', '"list:..."'),
         ('"550 5.7.1 {list.other}"', '"list:other"'),
+        ('"PREPEND {helo_name}: x"', "header's name"),
         ('"550 5.7.1 {rate.wait}"', "rate = { ... }"),
     ],
 )

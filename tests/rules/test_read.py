@@ -161,6 +161,12 @@ def test_no_text_breaks_the_scan(text: str) -> None:
         (b"m = { # c\n a = 1 }\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
         (b"m = { a = 1,\n b = 1 }\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
         (b"m = { a = 1\n}\n", 1, "; an inline table { } stands on one line, or write [rule.match]"),
+        (b"match = { recipient = ann@example.com }", 1, 'Invalid value (column 23); a text stands in quotes, "..."'),
+        (b"deadline = 5m", 1, 'after a statement (column 13); a text stands in quotes, "..."'),
+        (b'a = "re:a\\.b"', 1, "; in single quotes, 're:^a\\.b', a backslash stands for itself"),
+        (b"[[rule]]\n[rule]\n", 2, "; each rule begins with [[rule]], in two brackets"),
+        (b"[rule]\n[[rule]]\n", 2, "; each rule begins with [[rule]], in two brackets"),
+        (b"[[rule]]\nid = 'a'\nid = 'b'\n", 3, "; this key stands here twice"),
         (b"a = 2026-02-31", 0, "is not TOML|cannot be read"),
     ],
 )

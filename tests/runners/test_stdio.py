@@ -411,7 +411,8 @@ def load(path, state):
         word = open(path).read()
     except OSError as error:
         raise ConfigurationFault(f"{path}: cannot be read") from error
-    return Namespace(word=word, log="syslog", deadline=30.0, changed=lambda: open(path).read() != word, being_written=lambda: False)
+    changed = lambda: open(path).read() != word
+    return Namespace(word=word, log="syslog", deadline=30.0, changed=changed, being_written=lambda: False)
 postroom.config = Namespace(load=load)
 run(decide)
 """

@@ -135,6 +135,16 @@ def test_two_values_in_a_line_are_a_mistake(configuration: Configuration, tmp_pa
     assert "line 2: expected one value, found 2" in ask(configuration, "file", "a@x.example").reason
 
 
+@pytest.mark.parametrize("line", ["192.0.2.0/240", "192.0.2.0/\u00b2", "2001:db8::/129", "192.0.2.0/", "192.0.2.0/24/"])
+def test_a_network_that_is_none_is_a_mistake(configuration: Configuration, tmp_path: Path, line: str) -> None:
+    """Passed over, it would let everybody through whom it was meant for."""
+    (tmp_path / "list").write_text(f"CORP/ann\nhttp://x/y\n{line}\n")
+    assert "line 3: expected a network" in ask(configuration, "file", "192.0.2.1", "ip").reason
+    (tmp_path / "list").write_text("CORP/ann\nhttp://x/y\n192.0.2.0/24\n")
+    assert ask(configuration, "file", "192.0.2.1", "ip") is True
+    assert ask(configuration, "file", "CORP/Ann", "text") is True
+
+
 def test_entries_that_are_not_utf8_are_found(configuration: Configuration, tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"\xff@x.example\n")
     assert ask(configuration, "file", "\udcff@x.example") is True

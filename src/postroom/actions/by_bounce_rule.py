@@ -78,8 +78,7 @@ class Ruled:
                 rules[f"{decision.rule}: {decision.action}"] = None
             if decision.on_error:
                 mail.log["on_error"] = decision.reason
-            for rule, action in decision.shadow:
-                mail.log["shadow"] = f"{rule}: {action}"
+            mail.log.update(decision.notes())
         mail.log["rule"] = "; ".join(rules) or None
 
     def _take(self, one: Recipient | None, decision: Decision) -> None:

@@ -24,8 +24,8 @@ def deliver(mail: Mail) -> Outcome:
     """The outcome of the first rule that matches. Raises a Fault where there is none: the mail waits for one."""
     state = State(mail.configuration, mail.deadline)
     decision = asked("deliver", delivery_attributes(mail), mail, state)
-    if decision.shadow:
-        mail.log["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in decision.shadow)
+    if decision.shadow or decision.skipped:
+        mail.log.update(decision.notes())
     if decision.rule is None:
         raise ConfigurationFault(f"no rule for {mail.recipient}")
     mail.log["rule"] = decision.rule

@@ -15,7 +15,8 @@ import click
 
 from postroom.cli.trace import Style, not_given, rule_lines
 from postroom.config import FILE_LIMIT, Configuration, contents, whole
-from postroom.rules import Decision
+from postroom.country import country
+from postroom.rules import Decision, Unknown
 from postroom.rules.check import check
 from postroom.rules.compile import compile_model
 from postroom.rules.explain import Recorder, RuleView
@@ -77,6 +78,8 @@ def examine(file: str) -> tuple[Model | None, list[Problem]]:
     name = os.path.basename(path)
     try:
         content, _ = contents(path, FILE_LIMIT)
+        if not content.strip():
+            return None, [Problem(name, 0, "is empty")]  # as config.load() has it
         model, report = check(whole(path, content)[0], os.path.dirname(path))
     except ConfigurationFault as fault:
         return None, [Problem(name, 0, str(fault).removeprefix(f"{path}: "))]
@@ -84,17 +87,24 @@ def examine(file: str) -> tuple[Model | None, list[Problem]]:
         return None, [unreadable.problem]
     if model:
         lint(model, report)
-        _lists(model, report)
+        _sources(model, report)
     return model, sorted(report.problems, key=lambda problem: problem.line)
 
 
-def _lists(model: Model, report: Report) -> None:
+def _sources(model: Model, report: Report) -> None:
     """Programs only find out when a rule asks, and then put the mail off; here a person is looking."""
     for source in model.lists:
         try:
             table(source.kind, source.values or source.path)
         except ConfigurationFault as fault:
             report.error(("list", source.name), str(fault))
+    if model.settings.country:
+        try:
+            said = country(model.settings.country, "192.0.2.1")
+        except ConfigurationFault as fault:
+            said = Unknown(str(fault))
+        if isinstance(said, Unknown):  # a warning: where rules are written, there need not be a database
+            report.warning(("country", "database"), f"conditions on country are unknown: {said.reason}")
 
 
 def run_tests(model: Model, file: str) -> list[Result]:

@@ -1,8 +1,9 @@
 """`postroom explain`: what the rules decide about one request, and why, condition by condition.
 
-With --json one object: `at`, `given`; `rules`, each with `identity`, `mode`, `verdict` (matches, differs, unknown,
-unreached), `reason`, `action`, `conditions` (`place`, `key`, `expected`, `truth`, `seen`, `reason`); `asked`, each with
-`kind`, `of`, `answer`, `milliseconds`; the decision: `action`, `words`, `rule`, `on_error`, `reason`, `shadow`;
+With --json one object: `at`, `given`, `read_as`; `rules`, each with `identity`, `mode`, `verdict` (matches, differs,
+unknown, unreached), `reason`, `action`, `conditions` (`place`, `key`, `expected`, `truth`, `seen`, `reason`); `asked`,
+each with `kind`, `of`, `answer`, `milliseconds`; the decision: `action`, `words`, `rule`, `on_error`, `reason`,
+`shadow`;
 `reply`, the bytes that Postfix gets, `replies`, all of them with how each is asked for (`to`, `bytes`); `effect`, what
 Postfix then does; `recorded` (with --record): `line`, `time`, `action`, `rule`, `on_error`, `reason`, `others`.
 """
@@ -27,10 +28,11 @@ from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.message import Message
 from postroom.record.replay import Replay
-from postroom.rules import Decision, Question, Unknown, actions, keys
+from postroom.rules import SMTP, Decision, Question, Unknown, actions, keys
 from postroom.rules.describe import about, describe
 from postroom.rules.explain import Recorder
 from postroom.rules.lookup import fold
+from postroom.rules.rewrite import resolved
 from postroom.sources import Given as GivenSources
 from postroom.sources import Sources
 from postroom.status import ConfigurationFault, clean
@@ -93,7 +95,7 @@ class Witness(GivenSources):
     type=click.Choice(keys.STAGES),
     help="The stage.",
 )
-@click.option("--message", type=click.Path(exists=True, dir_okay=False), help="A message, for header keys.")
+@click.option("--message", type=click.Path(exists=True, dir_okay=False), help="A message, for headers and attachments.")
 @click.option("--request", metavar="FILE", help="A request as Postfix sends it, name=value lines; - is standard input.")
 @click.option("--record", metavar="FILE[:LINE]", help="A recorded request with its answers; without LINE the last.")
 @click.option("--queue-id", metavar="ID", help="With --record: the last line of this mail.")
@@ -115,9 +117,9 @@ def command(
 
     NAME is an attribute as Postfix sends it: recipient, sender, client_address ... What is not given is missing.
     Postfix sends an empty value for much of that: sasl_username= is a client that has not logged in.
-    Lists, store and DNS are asked as for real mail, and nothing is counted, unless mx="10 HOST" (repeated; or null,
-    none, error), sender_mx=, suppressed=true, header.NAME= and the like say what they answer. From a record they answer
-    as they did then.
+    Lists, store and DNS are asked as for real mail, unless mx="10 HOST" (repeated; or null, none, error), sender_mx=,
+    suppressed=true, header.NAME= and the like say what they answer. From a record they answer as they did then.
+    Nothing is counted by rate, greylist or seen, and nothing recorded.
 
     Exit status: 0 decided, 75 a rule could not be decided and its on_error spoke, 78 bad configuration, 64 wrong usage.
     """
@@ -162,7 +164,15 @@ def explain(configuration: Configuration, what: Requested, message: Message | No
         "; then it ".join(actions.effect(what.stage, action) for action in decision.actions),
         override is not None,
         _late(configuration, what, sources),
+        _read_as(configuration, what),
     )
+
+
+def _read_as(configuration: Configuration, what: Requested) -> str:
+    """The recipient as the rules see it, where that is not as it was typed."""
+    typed = what.attributes.get("recipient", "")
+    read = resolved(typed, *configuration.rules["local"]) if what.stage in SMTP else typed
+    return read if read != typed else ""
 
 
 def _late(configuration: Configuration, what: Requested, sources: Witness) -> str:

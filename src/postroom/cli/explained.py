@@ -35,7 +35,8 @@ class Asked:
 class Explanation:
     """Everything there is to show.
 
-    `overridden`: the list of exceptions of [route] spoke, no rule was asked; `late`: why Postfix is told otherwise.
+    `overridden`: the list of exceptions of [route] spoke, no rule was asked; `late`: why Postfix is told otherwise;
+    `read_as`: the recipient as rules see it, where a client typed another spelling of it.
     """
 
     what: Requested
@@ -46,6 +47,7 @@ class Explanation:
     effect: str
     overridden: bool = False
     late: str = ""
+    read_as: str = ""
 
 
 def to_json(explanation: Explanation) -> str:
@@ -53,6 +55,7 @@ def to_json(explanation: Explanation) -> str:
     fields = {
         "at": what.stage,
         "given": what.attributes,
+        "read_as": explanation.read_as,
         "rules": [asdict(rule) for rule in explanation.rules],
         "asked": [asdict(asked) for asked in explanation.asked],
         "action": decision.action,
@@ -97,7 +100,9 @@ def to_text(explanation: Explanation, style: Style) -> list[str]:
     what = explanation.what
     lines = [*_decision(explanation, style), "", style.strong(f"The request, at {what.stage}")]
     width = max((len(name) for name in what.attributes), default=0)
-    lines += [f"  {clean(name):<{width}}  {clean(value) or '(empty)'}" for name, value in what.attributes.items()]
+    for name, value in what.attributes.items():
+        read_as = f", which is {clean(explanation.read_as)}" if name == "recipient" and explanation.read_as else ""
+        lines.append(f"  {clean(name):<{width}}  {clean(value) or '(empty)'}{read_as}")
     lines += ["", style.strong("The rules, in their order; the first that matches decides")]
     lines += ["  " + line for line in _rules(explanation, style)]
     if not explanation.rules:

@@ -40,7 +40,7 @@ def command() -> None:
 @_json_option
 @_file
 def of_postfwd(file: str, stages: tuple[str, ...], output: str | None, as_json: bool) -> None:
-    """Rules of postfwd 1 or 2."""
+    """Rules of postfwd 1."""
     name = os.path.basename(file)
     _finish(file, postfwd.convert(_read(file), name, stages), output, as_json)
 

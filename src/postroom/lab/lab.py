@@ -35,8 +35,8 @@ PROGRAMS = ("rule-deliver", "rule-policy", "bounce-record", "notify-record")
 # A policy service looks at its configuration file at most once a second.
 RELOAD_SECONDS = 1.1
 PATIENCE = 60.0
-# Retrying each second, qmgr(8) can come upon a mail that pipe(8) has just deferred and not yet let go of ("skipped, still
-# being delivered"). Then it leaves it alone for minutes.
+# Retrying each second, qmgr(8) can come upon a mail that pipe(8) has just deferred and not yet let go of ("skipped,
+# still being delivered"). Then it leaves it alone for minutes.
 FLUSH_SECONDS = 10.0
 
 

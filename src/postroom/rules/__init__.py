@@ -28,6 +28,8 @@ STAGE_OF_STATE = {
     "ETRN": "etrn",
 }
 
+# The stages of an SMTP session: what an attribute holds there is what the client sent.
+SMTP = frozenset(STAGE_OF_STATE.values())
 
 # Between the words of several actions of one rule; no word that is filled in can be this.
 SEPARATOR = "\n"
@@ -83,9 +85,10 @@ class Decision:
     Where a rule has several actions, SEPARATOR stands between their words; `actions` are their texts.
     `rule` is None where no rule matched. `on_error` is true where the rule could not be decided and its on_error spoke;
     `reason` then says why. `shadow` holds (rule id, action) of the rules with mode = "shadow" that would have decided.
+    `skipped` holds (rule id, reason) of those that could not be decided and whose on_error is "skip".
     """
 
-    __slots__ = ("action", "actions", "mode", "on_error", "reason", "rule", "shadow", "words")
+    __slots__ = ("action", "actions", "mode", "on_error", "reason", "rule", "shadow", "skipped", "words")
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class Decision:
         on_error: bool = False,
         reason: str = "",
         shadow: tuple[tuple[str, str], ...] = (),
+        skipped: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.action = action
         self.actions: tuple[str, ...] = (action,)
@@ -107,6 +111,16 @@ class Decision:
         self.on_error = on_error
         self.reason = reason
         self.shadow = shadow
+        self.skipped = skipped
+
+    def notes(self) -> dict[str, object]:
+        """What the log should have besides: rules that only watch, and those that could not be decided and passed."""
+        notes: dict[str, object] = {}
+        if self.shadow:
+            notes["shadow"] = "; ".join(f"{rule}: {action}" for rule, action in self.shadow)
+        if self.skipped:
+            notes["skipped"] = "; ".join(f"{rule}: {reason}" for rule, reason in self.skipped)
+        return notes
 
     def __repr__(self) -> str:
         return f"Decision({self.action!r}, rule={self.rule!r}, on_error={self.on_error})"

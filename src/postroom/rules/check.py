@@ -33,6 +33,7 @@ def check(document: Document, folder: str) -> tuple[Model | None, Report]:
     found = [_rule(report, ("rule", number), table, names) for number, table in _tables(top, "rule")]
     rules = tuple(rule for rule in found if rule)
     _unique(report, rules)
+    _shared(report, rules)
     tests = tuple(test(report, ("test", number), table, top.table) for number, table in _tables(top, "test"))
     if report.errors:
         return None, report
@@ -59,6 +60,21 @@ def _unique(report: Report, rules: tuple[Rule, ...]) -> None:
             line = report.document.line(("rule", seen[rule.identity]))
             report.error(("rule", rule.number, "id"), f"is the id of the rule on line {line} too, expected another")
         seen.setdefault(rule.identity, rule.number)
+
+
+def _shared(report: Report, rules: tuple[Rule, ...]) -> None:
+    """Rates under one name are one count. What has been counted for a mail is not judged again by other limits, so
+    that those of the second rule would never be kept.
+    """
+    first: dict[str, tuple[Rule, Any]] = {}
+    for rule in rules:
+        for condition in (*rule.match, *rule.unless, *(one for block in rule.any for one in block)):
+            for name, _, found in condition.match.counted if condition.key.kind == "rate" else ():
+                other, limits = first.setdefault(name, (rule, found))
+                if limits != found:
+                    where = f'rule "{other.identity}" on line {report.document.line(("rule", other.number))}'
+                    text = f'counts as "{name}" by another limit or unit than {where}; expected another name'
+                    report.error(("rule", rule.number), text)
 
 
 def _rule(report: Report, path: Place, table: object, names: Names) -> Rule | None:
@@ -192,16 +208,17 @@ class _Conditions:
         several = value if isinstance(value, list) and key.kind not in values.FLAGS else None
         if several == []:
             self._report.error(path, "an empty list matches nothing, expected a value")
-        match = Match()
+        parts: list[Match] = []
         for index, one in enumerate([value] if several is None else several):
             place = path if several is None else (*path, index)
             try:
                 found = self._value(key, one)
                 self._possible(key, found)
-                match |= found
+                parts.append(found)
             except Refused as refused:
                 self._report.error(place, str(refused))
                 return None
+        match = values.united(parts)
         if len(match.zones) > ZONES_LIMIT:
             self._report.error(path, f"expected up to {ZONES_LIMIT} zones, found {len(match.zones)}")
             return None

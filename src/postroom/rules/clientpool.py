@@ -5,6 +5,7 @@
     mail.example.com                   mail.example.com
     mx1.example.co.uk                  example.co.uk
     host-192-0-2-7.isp.example         192.0.2.0/24: the name is made of the address, and says nothing of who sends
+    2001-db8-7--25.isp.example         2001:db8:7::/64: the same
     unknown                            192.0.2.0/24
 
 The name has to be verified: it leads back to the address (smtpd(8)'s client_name, which else is `unknown`). Of it, the
@@ -35,7 +36,7 @@ def pool(client_address: str, reverse_client_name: str, client_name: str, mask: 
         domain = _domain(name)
         if domain:
             return domain
-    return client_address.lower() if address is None else _network(address, mask)
+    return client_address.lower() if address is None else network(address, mask)
 
 
 def _domain(name: str) -> str:
@@ -53,9 +54,11 @@ def _domain(name: str) -> str:
 
 
 def _made_of(name: str, address: tuple[int, int] | None) -> bool:
-    """Whether all of an IPv4 address is in the name, as four numbers in any order, or as hexadecimal digits."""
-    if address is None or address[0] != 4:
+    """Whether all of an address is in the name: of IPv4 four numbers in any order, or hexadecimal digits."""
+    if address is None:
         return False
+    if address[0] == 6:
+        return _made_of_ipv6(name, f"{address[1]:032x}")
     octets = [address[1] >> shift & 255 for shift in (24, 16, 8, 0)]
     if f"{address[1]:08x}" in name or "".join(f"{octet:03}" for octet in octets) in name:
         return True
@@ -64,7 +67,16 @@ def _made_of(name: str, address: tuple[int, int] | None) -> bool:
     return all(numbers.count(octet) >= octets.count(octet) for octet in octets)
 
 
-def _network(address: tuple[int, int], mask: tuple[int, int]) -> str:
+def _made_of_ipv6(name: str, digits: str) -> bool:
+    """As 32 digits in either direction, parted or not; or as the groups that are not zero, 2001-db8-7--25."""
+    words = name[:NAME_LIMIT].replace("-", ".").split(".")
+    if digits in "".join(words) or digits[::-1] in "".join(words):
+        return True
+    groups = {digits[place : place + 4].lstrip("0") for place in range(0, 32, 4)} - {""}
+    return len(groups) > 2 and groups <= {word.lstrip("0") for word in words}
+
+
+def network(address: tuple[int, int], mask: tuple[int, int]) -> str:
     version, number = address
     bits, length, family = (32, mask[0], AF_INET) if version == 4 else (128, mask[1], AF_INET6)
     number = number >> (bits - length) << (bits - length)

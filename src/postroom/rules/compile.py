@@ -2,7 +2,8 @@
 
 The shape, which evaluate.py takes apart:
 
-    ruleset     {"delimiter", "zone", "stages": {stage: (rule, ...)}, "index": {stage: index.py's, or None},
+    ruleset     {"delimiter", "zone", "local": (mydestination, myorigin),
+                 "stages": {stage: (rule, ...)}, "index": {stage: index.py's, or None},
                  "undecided": {stage: words}, "otherwise": {stage: words}}
     rule        (id, mode, action words, on_error words or None, terms)
     words       (text | (slot, template), ...)
@@ -28,8 +29,11 @@ from typing import Any
 
 from postroom.rules import index, keys
 from postroom.rules.actions import Action, Word, default
-from postroom.rules.model import Condition, Model, Rule
+from postroom.rules.lookup import parse_ip
+from postroom.rules.model import Condition, Model, Rule, Settings
 from postroom.rules.values import FLAGS, Match
+
+Local = tuple[frozenset[str | tuple[int, int]], str]
 
 
 def compile_model(model: Model) -> dict[str, Any]:
@@ -49,20 +53,30 @@ def compile_model(model: Model) -> dict[str, Any]:
         "record": (general.record, general.record_hashed),
         "bounces": (bounces.key, bounces.prefix, bounces.domain, bounces.lifetime) if bounces else None,
         "lists": {source.name: (source.kind, source.values or source.path) for source in model.lists},
-        "rules": compile_rules(model.rules, general.recipient_delimiter, general.time_zone),
+        "rules": compile_rules(model.rules, general.recipient_delimiter, general.time_zone, _local(general)),
     }
 
 
-def compile_rules(rules: Sequence[Rule], delimiter: str = "+", zone: str = "") -> dict[str, Any]:
+def compile_rules(
+    rules: Sequence[Rule], delimiter: str = "+", zone: str = "", local: Local = (frozenset(), "")
+) -> dict[str, Any]:
     stages = {stage: _stage(rules, stage) for stage in keys.STAGES}
     return {
         "delimiter": delimiter,
         "zone": zone,
+        "local": local,
         "stages": stages,
         "index": {stage: index.build(compiled) for stage, compiled in stages.items()},
         "undecided": {stage: _words(default(stage, "?")) for stage in keys.STAGES},
         "otherwise": {stage: _otherwise(stage) for stage in keys.STAGES},
     }
+
+
+def _local(general: Settings) -> Local:
+    """mydestination and myorigin, for rewrite.py; with the addresses that every host has."""
+    names = {*general.mydestination, "[127.0.0.1]", "[::1]"} if general.mydestination else set()
+    found = [parse_ip(name[1:-1]) if name.startswith("[") else name for name in names]
+    return frozenset(one for one in found if one is not None), general.myorigin
 
 
 def _stage(rules: Sequence[Rule], stage: str) -> tuple[Any, ...]:

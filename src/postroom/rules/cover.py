@@ -25,6 +25,9 @@ _PARTS = ("localpart", "user")
 _HOSTS = ("every_mx", "primary_mx", "any_mx")
 _MOST = 10**19
 
+# A microsecond or two each. Of conditions with more pairs of values than this nothing is claimed.
+PAIRS_LIMIT = 100_000
+
 
 @dataclass(frozen=True)
 class Context:
@@ -121,6 +124,8 @@ def ranges(match: Match) -> list[tuple[int, int]]:
 
 def _numbers(wide: Match, narrow: Match, kind: str, context: Context) -> bool:
     outer = ranges(wide)
+    if len(outer) * len(narrow.numbers) > PAIRS_LIMIT:
+        return False
     return all(any(a <= first and last <= b for a, b in outer) for first, last in ranges(narrow))
 
 
@@ -146,6 +151,7 @@ def _texts(wide: Match, narrow: Match, kind: str, context: Context) -> bool:
     rest = set(narrow.patterns) <= set(wide.patterns) and set(narrow.others) <= set(wide.others)
     return (
         rest
+        and len(wide.globs) * (len(narrow.globs) + len(narrow.entries)) <= PAIRS_LIMIT
         and all(_entry(wide, listed, kind, entry, context) for entry in narrow.entries)
         and all(any(_wider_glob(outer, glob) for outer in wide.globs) for glob in narrow.globs)
         and all(
@@ -238,7 +244,7 @@ _COVERS: dict[str, Callable[[Match, Match, str, Context], bool]] = {
 
 def apart(one: Wish, other: Wish, context: Context) -> bool:
     """Whether no request can fulfil both."""
-    if one.source != other.source:
+    if one.source != other.source or _size(one.match) * _size(other.match) > PAIRS_LIMIT:
         return False
     if one.kind == other.kind and one.part == other.part:
         return _same_apart(one, other, context)
@@ -254,6 +260,10 @@ def apart(one: Wish, other: Wish, context: Context) -> bool:
     if other.part == "domain":
         return all(_outside(a, b) for a, b in pairs)
     return other.part in _PARTS and all(_local_apart(a, b, context) for a, b in pairs)
+
+
+def _size(match: Match) -> int:
+    return len(match.entries) + len(match.numbers)
 
 
 def _same_apart(one: Wish, other: Wish, context: Context) -> bool:

@@ -35,12 +35,12 @@ the rule is judged again from its start: that is cheaper, and far simpler, than 
 
 from __future__ import annotations
 
-from postroom.rules import Decision, Question, Unknown
+from postroom.rules import SMTP, Decision, Question, Unknown
 from postroom.rules.compare import clock, ip, literal, null, number, string, texts, yes
 from postroom.rules.facts import Facts
 from postroom.rules.index import candidates
 from postroom.rules.network import country, dnsbl, fcrdns, mx, mx_address, mx_state, ns
-from postroom.rules.remembered import flag, greylist, rate, seen
+from postroom.rules.remembered import COUNTERS, flag, greylist, rate, seen
 from postroom.rules.render import render
 
 TYPE_CHECKING = False
@@ -62,8 +62,9 @@ if TYPE_CHECKING:
 
 def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: Trace | None = None) -> Steps:
     """The decision of the first rule of the stage that matches, or what stands for "no rule"."""
-    facts = Facts(attributes, ruleset["delimiter"], ruleset["zone"])
+    facts = Facts(attributes, ruleset["delimiter"], ruleset["zone"], ruleset["local"] if stage in SMTP else None)
     shadow: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
     rules, index = ruleset["stages"].get(stage, ()), ruleset["index"].get(stage)
     if index is not None and trace is None:  # who wants to see how it came about sees every rule
         rules = candidates(index, rules, facts)
@@ -79,14 +80,16 @@ def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: T
             trace.ended(identity, truth, words, facts.unfilled)
             facts.unfilled = ""
         if words is None:
+            if truth is not False:
+                skipped = (*skipped, (identity, truth.reason))
             continue
         if mode == "shadow":
             shadow = (*shadow, (identity, " ".join(words)))
             continue
         failed = truth is not True
-        return Decision(" ".join(words), words, identity, failed, truth.reason if failed else "", shadow)
+        return Decision(" ".join(words), words, identity, failed, truth.reason if failed else "", shadow, skipped)
     words = ruleset["otherwise"][stage]
-    return Decision(" ".join(words), words, reason="no rule matched", shadow=shadow)
+    return Decision(" ".join(words), words, reason="no rule matched", shadow=shadow, skipped=skipped)
 
 
 def _words(
@@ -118,6 +121,8 @@ def _judge(terms: tuple[Any, ...], facts: Facts, trace: Trace | None) -> Truth:
         facts.listed, facts.waits = {}, {}
     doubt: Truth = True
     for form, body in terms:
+        if doubt is not True and _counts(form, body):
+            return doubt  # whether the rule is for this mail cannot be said: it must not count for it
         if form == "is":
             truth = _condition(body, facts, False, trace)
         elif form == "not":
@@ -129,6 +134,14 @@ def _judge(terms: tuple[Any, ...], facts: Facts, trace: Trace | None) -> Truth:
         if truth is not True:
             doubt = truth
     return doubt
+
+
+def _counts(form: str, body: Any) -> bool:
+    """Whether a term asks `seen`, `greylist` or `rate`. These stand last."""
+    if form == "is":
+        return body[0] in COUNTERS
+    blocks = body if form == "any" else (body,)
+    return any(condition[0] in COUNTERS for block in blocks for condition in block)
 
 
 def _all(conditions: tuple[Any, ...], facts: Facts, missing: bool, trace: Trace | None) -> Truth:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from postroom.rules import Question
-from postroom.rules.lookup import fold, keys_of, part_of
+from postroom.rules.lookup import fold, keys_of, parse_ip, part_of
+from postroom.rules.rewrite import resolved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from postroom.rules.rewrite import Local
+
 
 class Facts:
     """`answers` is filled by who runs the rules; a fact that is not there yet comes back as a Question."""
 
     __slots__ = (
-        "_attributes", "_keys", "_values", "answers", "delimiter", "listed", "nothing_known", "unfilled", "waits",
-        "zone",
+        "_attributes", "_keys", "_local", "_values", "answers", "delimiter", "listed", "nothing_known", "unfilled",
+        "waits", "zone",
     )  # fmt: skip
 
-    def __init__(self, attributes: Mapping[str, str], delimiter: str, zone: str = "") -> None:
+    def __init__(
+        self, attributes: Mapping[str, str], delimiter: str, zone: str = "", local: Local | None = None
+    ) -> None:
+        """`local`: of a recipient that is as the client typed it, as at the SMTP stages."""
         self._attributes = attributes
         self._values: dict[tuple[str, str], str] = {}
         self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
         self.answers: dict[tuple[str, object], Any] = {}
         self.delimiter = delimiter
         self.zone = zone
+        self._local = local
         # Of the rule at hand: the text beside the entry of each list that held a value, the first as "reason"; and the
         # seconds to wait that its `greylist` and `rate` came to. For its templates.
         self.listed: dict[str, str] = {}
@@ -39,17 +46,19 @@ class Facts:
         return source in self._attributes
 
     def text(self, source: str, part: str = "") -> str:
-        """An attribute, or a part of the address in it, as it came; empty where it is absent."""
-        return part_of(self._attributes.get(source) or "", part, self.delimiter)
+        """An attribute, or a part of the address in it; empty where it is absent. As it came, but for the recipient."""
+        text = self._attributes.get(source) or ""
+        if source == "recipient" and self._local is not None:
+            if part == "typed":
+                return text
+            text = resolved(text, *self._local)
+        return part_of(text, part, self.delimiter) if part else text
 
     def value(self, source: str, part: str, kind: str, known: bool) -> str | None:
         """The same in the form in which it is compared; None where it is missing."""
         value = self._values.get((source, part))
         if value is None:
-            text = self._attributes.get(source) or ""
-            if part:
-                text = part_of(text, part, self.delimiter)
-            value = self._values[source, part] = fold(kind, text)
+            value = self._values[source, part] = fold(kind, self.text(source, part))
         if value:
             return value
         if part and self._attributes.get(source):
@@ -59,8 +68,23 @@ class Facts:
     def keys(self, kind: str, value: str) -> tuple[str, ...]:
         found = self._keys.get((kind, value))
         if found is None:
-            found = self._keys[kind, value] = keys_of(kind, value, self.delimiter)
+            found = keys_of(kind, value, self.delimiter)
+            if "" in found:
+                found = tuple(filter(None, found))  # the domain of `a@` is not the null sender
+            if kind in ("address", "domain") and not value.isascii():
+                found += self._a_labels(kind, value)
+            self._keys[kind, value] = found
         return found
+
+    def _a_labels(self, kind: str, value: str) -> tuple[str, ...]:
+        """The keys of the name as the DNS has it: letters can be put together in several ways, and look alike."""
+        from postroom.mx import to_ascii
+
+        local, at, domain = value.rpartition("@")
+        try:
+            return keys_of(kind, f"{local}{at}{to_ascii(domain)}", self.delimiter) if at or kind == "domain" else ()
+        except UnicodeError:
+            return ()  # no name at all
 
     def counted(self, parts: tuple[tuple[str, str, str], ...]) -> tuple[str, ...] | None:
         """What is counted by, each part folded; None where one of them is missing. `<>` is the null sender."""
@@ -69,6 +93,8 @@ class Facts:
             value = fold(kind, self.text(source, part))
             if source == "sasl_username":
                 value = value.lower()  # to most servers Ann and ANN are one login, and must be one count
+            elif source == "client_address" and ":" in value:
+                value = _client(value)
             if not value and source == "sender" and not self.nothing_known and source in self._attributes:
                 value = "<>"
             if not value:
@@ -90,3 +116,11 @@ class Facts:
         """An mx.Plan, or Unknown, or the Question; None for an address without a domain."""
         domain = fold("domain", self.text(source, "domain"))
         return self.ask("mx", domain) if domain else None
+
+
+def _client(address: str) -> str:
+    """Of an IPv6 address its /64, of which every customer has all addresses (RFC 6177), and could be new with each."""
+    from postroom.rules.clientpool import network  # few need it
+
+    parsed = parse_ip(address)
+    return address if parsed is None else network(parsed, (32, 64))

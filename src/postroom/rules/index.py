@@ -181,7 +181,8 @@ def candidates(index: Index, rules: Sequence[Rule], facts: Facts) -> Iterable[Ru
         if not value:
             keys: Iterable[str] = ("",)
         else:
-            keys = whole_keys(kind, value, facts.delimiter) if whole else facts.keys(kind, value)
+            short = whole and value.isascii()  # else the name has other spellings, which facts knows
+            keys = whole_keys(kind, value, facts.delimiter) if short else facts.keys(kind, value)
         for key in keys:
             if numbers := entries.get(key):
                 found.append(numbers)  # noqa: PERF401 - a comprehension is one more call, here for each request

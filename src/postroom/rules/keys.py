@@ -139,6 +139,8 @@ def _build() -> dict[str, Key]:
             name = part if source == "recipient" else f"sender_{part}"
             keys[name] = Key(name, kind, source, part, stages, known, DNS)
     recipient = keys["recipient"]
+    # What the client wrote; recipient, and its parts, are what Postfix makes of it (rewrite.py).
+    keys["recipient_as_typed"] = Key("recipient_as_typed", "fold", "recipient", "typed", _RCPT, _NONE, ATTRIBUTE)
     keys["suppressed"] = Key("suppressed", "flag", "recipient", "", recipient.stages, _NONE, STORE)
     for name, (kind, source, part) in _DERIVED.items():
         stages, known = keys[source].stages, keys[source].known

@@ -16,7 +16,7 @@ from postroom.rules.model import Condition, Model, Rule
 from postroom.rules.problems import Refused, Report
 from postroom.rules.reach import context, contradictions, unreached
 from postroom.rules.read import Place
-from postroom.rules.suspect import about_list, about_stage, about_value
+from postroom.rules.suspect import about_list, about_numbers, about_stage, about_value
 from postroom.rules.values import Match, Names
 
 _WHOLE_MESSAGE = ("HOLD", "DISCARD", "FILTER", "REDIRECT")
@@ -50,6 +50,8 @@ def _condition(rule: Rule, place: Place, condition: Condition, about: Context, r
     for index, shown in enumerate(condition.match.shown):
         if text := about_value(rule.stage, condition, shown, about.delimiter):
             report.warning((*place, index), text)
+    if text := about_numbers(condition):
+        report.warning(place, text)
     _counted(rule, place, condition, report)
     _repeated(place, condition, report)
 

@@ -72,6 +72,8 @@ class Settings:
     log: str
     deadline: float
     recipient_delimiter: str
+    mydestination: tuple[str, ...]
+    myorigin: str
     time_zone: str
     country: str
     route: Route

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 # The settings that stand alone at the top of the file. Below a [table] they are keys of that table to TOML.
-SETTINGS = ("include", "state", "log", "deadline", "recipient_delimiter", "time_zone", "record", "record_addresses")
+SETTINGS = (
+    "include", "state", "log", "deadline", "recipient_delimiter", "mydestination", "myorigin", "time_zone", "record",
+    "record_addresses",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Report:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.problems: list[Problem] = [*document.problems]
+        self.errors = [*self.problems]
 
     def error(self, path: Place, text: str, level: str = "error") -> None:
         self.problems.append(
@@ -56,6 +60,8 @@ class Report:
                 level=level,
             )
         )
+        if level == "error":
+            self.errors.append(self.problems[-1])
 
     def warning(self, path: Place, text: str) -> None:
         self.error(path, text, "warning")
@@ -66,10 +72,6 @@ class Report:
         else:
             text = unknown(name, known, what)
         self.error(path, text)
-
-    @property
-    def errors(self) -> list[Problem]:
-        return [problem for problem in self.problems if problem.level == "error"]
 
     def _rule(self, path: Place) -> str:
         if len(path) < 2 or path[0] != "rule" or not isinstance(path[1], int):

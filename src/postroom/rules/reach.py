@@ -15,7 +15,7 @@ from typing import Any
 
 from postroom.rules.actions import Word
 from postroom.rules.compile import compile_rules
-from postroom.rules.cover import TEXTS, Context, Wish, apart, compared, covers, keys, networks, never, wish
+from postroom.rules.cover import PAIRS_LIMIT, TEXTS, Context, Wish, apart, compared, covers, keys, networks, never, wish
 from postroom.rules.model import Condition, Model, Rule
 
 # Some ten microseconds each: a few seconds at most, for a file of ten thousand rules that are all of globs.
@@ -183,6 +183,8 @@ def _holding(shapes: Sequence[Shape], about: Context) -> dict[str, list[str]]:
 
 
 def _rule_covers(wide: Shape, narrow: Shape, about: Context) -> bool:
+    if len(wide.blocks) * len(narrow.blocks) > PAIRS_LIMIT:
+        return False
     return all(_case_covered(wide, case, narrow.unless, about) for case in narrow.cases)
 
 

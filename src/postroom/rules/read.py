@@ -13,6 +13,9 @@ from postroom.rules.problems import Problem
 
 Place = tuple[str | int, ...]
 
+# No key of ours has more parts. Positions of one of a million parts would take all memory there is.
+_DEPTH = 32
+
 
 class Unreadable(Exception):
     """Not TOML at all; carries the one Problem there is."""
@@ -47,7 +50,7 @@ class Document:
 def parse(content: bytes, name: str) -> Document:
     """Raises Unreadable, with the line that tomllib names."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8").removeprefix("\ufeff")  # the mark that some editors begin a file with
         data = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -74,10 +77,18 @@ def _syntax(name: str, text: str, message: str) -> Problem:
 
 
 def _hint(what: str, line: str, column: int) -> str:
-    """For the mistake made most: TOML 1.0 wants an inline table on one line."""
-    broken = what.startswith(("Invalid initial character for a key part", "Unclosed inline table"))
-    if broken and line[column - 1 :].strip()[:1] in ("", "#"):
-        return "; an inline table { } stands on one line, or write [rule.match]"
+    """For the mistakes made most, which tomllib's words do not lead to."""
+    rest = line[column - 1 :].strip()
+    if what.startswith(("Invalid initial character for a key part", "Unclosed inline table")):
+        return "; an inline table { } stands on one line, or write [rule.match]" if rest[:1] in ("", "#") else ""
+    if what.startswith("Cannot declare ('rule',)") or (what == "Cannot overwrite a value" and line.startswith("[[")):
+        return "; each rule begins with [[rule]], in two brackets"
+    if what == "Cannot overwrite a value":
+        return "; this key stands here twice"
+    if what.startswith(("Unescaped '\\'", "Invalid hex value")):
+        return "; in single quotes, 're:^a\\.b', a backslash stands for itself"
+    if (what == "Invalid value" and rest) or what.startswith("Expected newline or end of document after a statement"):
+        return '; a text stands in quotes, "..."'
     return ""
 
 
@@ -145,6 +156,8 @@ class Scan:
         while True:
             self._skip(" \t")
             names.append(self._name(end))
+            if len(names) > _DEPTH:
+                raise ValueError  # lost
             self._skip(" \t")
             self._at += 1
             if self._text[self._at - 1] == end:

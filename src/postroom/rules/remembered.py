@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Truth = bool | Unknown | Question | None
 
 
+# The kinds of conditions that count, or remember, what they are asked.
+COUNTERS = ("seen", "greylist", "rate")
+
+
 def flag(condition: tuple[Any, ...], facts: Facts) -> Truth:
     _, _, source, _, _, wanted, _ = condition
     if not facts.text(source):

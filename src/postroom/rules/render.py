@@ -103,6 +103,9 @@ def _fill(part: tuple[str, str, str], facts: Facts) -> str | Question | Unknown:
         return facts.text(source, detail)
     if origin == "listed":
         return facts.listed.get(detail, "")
+    if origin == "country":
+        found = facts.ask("country", facts.text(source)) if facts.text(source) else ""
+        return found if isinstance(found, Question | Unknown) else str(found)
     if origin == "waits":
         return str(facts.waits.get(source, 0))
     if origin == "suppressed":

@@ -93,5 +93,6 @@ def seconds(value: object, below: float) -> float:
         except ValueError:
             number = value
     if isinstance(number, str | bool) or not isinstance(number, int | float) or not 0 < number < below:
-        raise Refused(f'expected a time above 0 and below {below:g} seconds, such as 30 or "30s", found {show(value)}')
+        most = f"{below / 86400:g} days" if below >= 86400 else f"{below:g} seconds"
+        raise Refused(f'expected a time above 0 and below {most}, such as 30 or "30s", found {show(value)}')
     return float(number)

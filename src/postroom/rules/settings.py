@@ -47,6 +47,8 @@ def settings(top: Section, folder: str) -> Settings:
         servers=dns.take("servers", (), _servers),
         port=dns.take("port", 53, partial(section.whole, least=1, most=65535)),
         timeout=dns.take("timeout", DEFAULT_DNS_TIMEOUT, partial(section.seconds, below=DEADLINE_LIMIT)),
+        mydestination=top.take("mydestination", (), _destinations),
+        myorigin=top.take("myorigin", "", _domain),
         time_zone=top.take("time_zone", "", _time_zone),
         country=_country(top, folder) if "country" in top.table else "",
         route=_route(top),
@@ -63,6 +65,21 @@ def _delimiter(value: object) -> str:
     if any(character.isalnum() or character.isspace() or character == "@" for character in section.text(value)):
         raise Refused(f'expected signs that part an extension from its address, such as "+", found {show(value)}')
     return section.text(value)
+
+
+def _destinations(value: object) -> tuple[str, ...]:
+    return tuple(_destination(name) for name in section.texts(value))
+
+
+def _destination(name: str) -> str:
+    """A domain, or one of the host's addresses as it stands in a mail address (RFC 5321 section 4.1.3)."""
+    name = name.lower()
+    if not name.startswith("["):
+        return _domain(name)
+    address = name[1:].removesuffix("]").removeprefix("ipv6:")
+    if not name.endswith("]") or parse_ip(address) is None:
+        raise Refused(f'expected a domain, or an address such as "[192.0.2.1]", found {show(name)}')
+    return f"[{address}]"
 
 
 def _servers(value: object) -> tuple[str, ...]:

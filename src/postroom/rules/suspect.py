@@ -55,7 +55,7 @@ def about_value(stage: str, condition: Condition, text: str, delimiter: str) -> 
     if text.partition(":")[0] in ("re", "list", "provider", "attr"):
         return ""
     if key.kind == "number":
-        return _number(key.name, condition)
+        return ""
     if key.name == "country" and text.upper() == "UK":
         return 'is no country of ISO 3166; expected "GB"'
     if "*" in text:
@@ -72,11 +72,14 @@ def compared_as_name(kind: str) -> bool:
     return kind in ("domain", "mx", "ns")
 
 
-def _number(name: str, condition: Condition) -> str:
-    possible = any(first < 65536 for first, _ in ranges(condition.match))
-    if name in _PORTS and not possible:
+def about_numbers(condition: Condition) -> str:
+    """Numbers that nothing can be, all the values of a condition together."""
+    if condition.key.kind != "number":
+        return ""
+    possible = ranges(condition.match)
+    if condition.key.name in _PORTS and not any(first < 65536 for first, _ in possible):
         return "never matches: a port is below 65536"
-    return "" if ranges(condition.match) else "never matches: no number is below 0"
+    return "" if possible else "never matches: no number is below 0"
 
 
 def _address(text: str) -> str:

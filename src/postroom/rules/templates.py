@@ -6,6 +6,7 @@ a tuple that says where the value comes from:
     ("mx", name, which)           of the MX plan of that address's domain
     ("suppressed", name, field)   of the suppression of that address
     ("listed", "", name)          the text beside the entry of a list that held a value; "reason": of the first of them
+    ("country", name, "")         the country of the IP address in that attribute
     ("waits", kind, "")           the seconds that the rule's greylist or rate says to wait
 """
 
@@ -39,7 +40,11 @@ def parse(text: str, stage: str) -> Template:
             name = text[position + 1 : end]
             part = known.get(name) or _listed(name)
             if part is None:
-                raise Refused(unknown(name, known, "template name"))
+                raise Refused(
+                    unknown(
+                        name, known, "template name", "an attribute of this stage; see Templates in postroom.toml(5)"
+                    )
+                )
             parts += [literal, part] if literal else [part]
             literal, position = "", end + 1
     return (*parts, literal) if literal else tuple(parts)
@@ -61,6 +66,8 @@ def names(stage: str) -> dict[str, Part]:
             known["list.reason"] = ("listed", "", "reason")
         elif key.kind in ("mx", "mx_state"):
             known[key.name] = ("mx", key.source, key.part)
+        elif key.kind == "country":
+            known[key.name] = ("country", key.source, "")
         elif key.kind in ("greylist", "rate"):
             known[f"{key.kind}.wait"] = ("waits", key.kind, "")
         elif key.cost == keys.ATTRIBUTE and key.kind in (*keys.TEXTS, "number", "yes"):

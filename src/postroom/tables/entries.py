@@ -56,7 +56,7 @@ def networks(entries: dict[str, bool | str]) -> Nets:
             continue
         host, slash, length = entry.partition("/")
         parsed = parse_ip(host)
-        if parsed is None or not (length.isdigit() or not slash):
+        if parsed is None or not ((length.isascii() and length.isdigit()) or not slash):
             continue
         version, number = parsed
         host_bits = (32 if version == 4 else 128) - int(length[:4]) if slash else 0
@@ -73,6 +73,9 @@ def plain(content: str, path: str) -> dict[str, bool | str]:
         value = line.strip(BLANK)
         if '"' in value or "#" in value or " " in value or "\t" in value:
             value = _value(value, f"{path}, line {number}")
+        # Of what begins as an address only: a login may hold a slash, too.
+        if "/" in value and parse_ip(value.partition("/")[0]) is not None and not networks({value: True}):
+            raise ConfigurationFault(f"{path}, line {number}: expected a network as 192.0.2.0/24, found {value[:60]}")
         if value:
             entries[fold_key(value).removesuffix(".")] = True
     return entries
