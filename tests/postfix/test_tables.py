@@ -30,7 +30,7 @@ from postroom.store import Suppression
 from postroom.store import open as open_store
 
 USER = "nobody"
-SOURCE = Path(postroom.__file__).parents[2]
+SOURCE = Path(__file__).parents[2]
 PROGRAMS = ("socketmap-lookup", "tcp-lookup")
 ZONES = {
     "one.test": "@ MX 10 mx1.big.test.\n@ MX 20 mx2.big.test.",

@@ -400,6 +400,11 @@ def test_what_is_wrong_is_said(problems: Callable[[str], Any], stage: str, condi
     assert words in str(found[0])
 
 
+def test_each_wrong_value_of_a_list_is_named(problems: Callable[[str], Any]) -> None:
+    found = problems(one("rcpt", "match = { client_address = ['10.0.0.0/33', '10.0.0.1', 'x', '10.0.0.1/8'] }"))
+    assert len(found) == 3, found
+
+
 @pytest.mark.parametrize(
     ("action", "words"),
     [

@@ -209,6 +209,7 @@ class _Conditions:
         if several == []:
             self._report.error(path, "an empty list matches nothing, expected a value")
         parts: list[Match] = []
+        wrong = False
         for index, one in enumerate([value] if several is None else several):
             place = path if several is None else (*path, index)
             try:
@@ -217,7 +218,9 @@ class _Conditions:
                 parts.append(found)
             except Refused as refused:
                 self._report.error(place, str(refused))
-                return None
+                wrong = True
+        if wrong:
+            return None
         match = values.united(parts)
         if len(match.zones) > ZONES_LIMIT:
             self._report.error(path, f"expected up to {ZONES_LIMIT} zones, found {len(match.zones)}")
