@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import postroom
 from postroom.cli.replay import command as replay
 from postroom.record.mask import hashed
 
@@ -168,5 +169,7 @@ def test_recording_imports_no_json_and_no_re(post: Post) -> None:
         f"    Record({str(post.record)!r}, hashed, '+').write('rcpt', {{'sender': 'a@b'}}, [], Decision('DUNNO'))\n"
         "print(sorted(set(sys.modules) & {'json', 're', 'typing', 'dataclasses', 'enum', 'datetime'}))"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    # Without `site`, which imports what it likes, the library is not found by itself.
+    library = {**os.environ, "PYTHONPATH": str(Path(postroom.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=library)
     assert done.stdout == "[]\n"
