@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_STATE = "/var/lib/postroom"
 
 # Goes up with every change to what is cached, so that one version never runs what another compiled.
-FORMAT = 4
+FORMAT = 5
 
 # A file that changed this shortly ago could change again without its times telling (they tick in some milliseconds).
 SETTLED = 2.0
@@ -79,20 +79,72 @@ class Route:
         self.temp = temp
 
 
+class Serve:
+    """[serve]. `workers` 0: one for each processor; `queue`: requests that may wait for a thread of a worker."""
+
+    __slots__ = ("group", "programs", "queue", "threads", "user", "workers")
+
+    def __init__(
+        self, workers: int, threads: int, queue: int, programs: tuple[str, ...], user: str, group: str
+    ) -> None:
+        self.workers = workers
+        self.threads = threads
+        self.queue = queue
+        self.programs = programs
+        self.user = user
+        self.group = group
+
+
+class Listen:
+    """[listen.NAME]. `at`: unix:PATH, or ADDRESS:PORT of the loopback; `users`: who may hand off, none: our own."""
+
+    __slots__ = ("at", "group", "mode", "name", "owner", "program", "protocol", "table", "users")
+
+    def __init__(
+        self,
+        name: str,
+        protocol: str,
+        at: str,
+        mode: int = 0o666,
+        owner: str = "",
+        group: str = "",
+        program: str = "",
+        table: str = "",
+        users: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.protocol = protocol
+        self.at = at
+        self.mode = mode
+        self.owner = owner
+        self.group = group
+        self.program = program
+        self.table = table
+        self.users = users
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Listen)
+        return same and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.at))
+
+
 class Configuration:
     """`bounces` is None without a [bounces] table; `lists` says for each list what it is and where. `country` and
     `record` are paths, or empty.
     """
 
     __slots__ = (
-        "_identity", "_include", "_included", "bounces", "country", "deadline", "dns", "lists", "log", "path",
-        "record", "record_hashed", "route", "rules", "state",
+        "_identity", "_include", "_included", "bounces", "country", "deadline", "dns", "listen", "lists", "log",
+        "log_format", "path", "record", "record_hashed", "route", "rules", "serve", "state",
     )  # fmt: skip
 
     def __init__(self, path: str, compiled: dict[str, Any], seen: tuple[int, ...], state: str | None = None) -> None:
         self.path = path
         self.state: str = state or compiled["state"]
         self.log: str = compiled["log"]
+        self.log_format: str = compiled["log_format"]
         self.deadline: float = compiled["deadline"]
         self.dns = Dns(*compiled["dns"])
         self.bounces = Bounces(*compiled["bounces"]) if compiled["bounces"] else None
@@ -101,6 +153,8 @@ class Configuration:
         self.record: str
         self.record_hashed: bool
         self.record, self.record_hashed = compiled["record"]
+        self.serve = Serve(*compiled["serve"])
+        self.listen = tuple(Listen(*one) for one in compiled["listen"])
         self.lists: dict[str, tuple[str, Any]] = compiled["lists"]
         self.rules: Ruleset = compiled["rules"]
         self._identity = seen

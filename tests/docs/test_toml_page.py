@@ -21,7 +21,7 @@ from postroom.rules.problems import Refused
 from postroom.rules.settings import TOP
 
 PAGE = page("postroom.toml.5")
-TABLES = {"dns", "route", "country", "bounces", "list", "provider", "rule", "test"}
+TABLES = {"dns", "route", "country", "bounces", "serve", "listen", "list", "provider", "rule", "test"}
 STAGES = set(keys.STAGES)
 SMTP = set(keys.POLICY_STAGES)
 GROUPS = {
@@ -81,6 +81,8 @@ def test_settings(folder: Path) -> None:
         ("Country", "[country]"),
         ("DNS", "[dns]"),
         ("Bounces", "[bounces]"),
+        ("Serve", "[serve]"),
+        ("Listen", "[listen.policy]"),
         ("Lists", "[list.x]"),
         ("Providers", "[provider.x]"),
     ],

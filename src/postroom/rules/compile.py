@@ -25,6 +25,7 @@ shape raises config.FORMAT.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from postroom.rules import index, keys
@@ -52,6 +53,9 @@ def compile_model(model: Model) -> dict[str, Any]:
         "route": (general.route.overrides, general.route.deadline, general.route.temp),
         "record": (general.record, general.record_hashed),
         "bounces": (bounces.key, bounces.prefix, bounces.domain, bounces.lifetime) if bounces else None,
+        "log_format": general.log_format,
+        "serve": astuple(general.serve),
+        "listen": tuple(astuple(listen) for listen in general.listen),
         "lists": {source.name: (source.kind, source.values or source.path) for source in model.lists},
         "rules": compile_rules(model.rules, general.recipient_delimiter, general.time_zone, _local(general)),
     }

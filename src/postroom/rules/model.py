@@ -83,6 +83,9 @@ class Settings:
     port: int
     timeout: float
     bounces: Bounces | None
+    log_format: str
+    serve: Serve
+    listen: tuple[Listen, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,33 @@ class Bounces:
     prefix: str
     domain: str
     lifetime: float
+
+
+@dataclass(frozen=True)
+class Serve:
+    """[serve]: the resident. `workers` 0: one for each processor; `queue`: requests that wait for a thread."""
+
+    workers: int
+    threads: int
+    queue: int
+    programs: tuple[str, ...]
+    user: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Listen:
+    """[listen.NAME]. `at` is unix:PATH, or an address and port of the loopback."""
+
+    name: str
+    protocol: str
+    at: str
+    mode: int
+    owner: str
+    group: str
+    program: str
+    table: str
+    users: tuple[str, ...]
 
 
 @dataclass(frozen=True)

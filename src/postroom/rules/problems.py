@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # The settings that stand alone at the top of the file. Below a [table] they are keys of that table to TOML.
 SETTINGS = (
-    "include", "state", "log", "deadline", "recipient_delimiter", "mydestination", "myorigin", "time_zone", "record",
-    "record_addresses",
+    "include", "state", "log", "log_format", "deadline", "recipient_delimiter", "mydestination", "myorigin",
+    "time_zone", "record", "record_addresses",
 )  # fmt: skip
 
 

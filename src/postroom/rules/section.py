@@ -12,6 +12,9 @@ from postroom.rules.values import show
 
 T = TypeVar("T")
 
+# What names are made of: of lists, providers, listeners, domains.
+NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -43,6 +46,18 @@ class Section:
             self.report.error(self.path, f'"{name}" is missing; expected {expected}')
             return default
         return self.take(name, default, read)
+
+
+def named(top: Section, kind: str) -> list[tuple[str, Place, object]]:
+    """The tables of [list], [provider] or [listen], by name."""
+    outer = top.table.get(kind, {})
+    if not isinstance(outer, dict):
+        top.report.error((kind,), f"expected tables such as [{kind}.NAME], found {show(outer)}")
+        return []
+    for name in outer:
+        if not name or not set(name) <= NAME:
+            top.report.error((kind, name), f"expected a name of letters, digits, - and _, found {show(name)}")
+    return [(name, (kind, name), table) for name, table in outer.items()]
 
 
 def text(value: object) -> str:

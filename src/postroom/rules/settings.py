@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from postroom.rules import section, values
+from postroom.rules import section, serving, values
 from postroom.rules.lookup import parse_ip
 from postroom.rules.model import Bounces, Route, Settings, Source
 from postroom.rules.problems import SETTINGS, Refused, Report, unknown
@@ -28,13 +28,11 @@ _LIFETIME_LIMIT = 366 * 86400.0
 DEFAULT_ROUTE_DEADLINE = 0.5
 ROUTE_DEADLINE_LIMIT = 10.0
 
-TOP = (*SETTINGS, "dns", "route", "country", "bounces", "list", "provider", "rule", "test")
+TOP = (*SETTINGS, "dns", "route", "country", "bounces", "serve", "listen", "list", "provider", "rule", "test")
 # Those that can be read without Postfix; the first line's are files, the rest as postmap(1) and postconf(5) write them.
 _FILES = ("texthash", "cidr", "regexp", "pcre", "lmdb", "sqlite")
 _INLINE = ("inline", "cidr", "regexp", "pcre")
 _TABLES = (*_FILES, "inline", "socketmap")
-
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
 
 def settings(top: Section, folder: str) -> Settings:
@@ -56,6 +54,9 @@ def settings(top: Section, folder: str) -> Settings:
         record_hashed=top.take("record_addresses", "plain", partial(section.choice, known=("plain", "hashed")))
         == "hashed",
         bounces=_bounces(top, folder) if "bounces" in top.table else None,
+        log_format=top.take("log_format", "text", partial(section.choice, known=("text", "json"))),
+        serve=serving.serve(top, folder),
+        listen=serving.listen(top, folder),
     )
 
 
@@ -144,33 +145,21 @@ def _bounces(top: Section, folder: str) -> Bounces:
 def _prefix(value: object) -> str:
     """It opens the local part of a signed sender, which must survive being folded to lower case."""
     prefix = section.text(value)
-    if not prefix[0].isalpha() or not set(prefix) <= _NAME or prefix != prefix.lower() or len(prefix) > 16:
+    if not prefix[0].isalpha() or not set(prefix) <= section.NAME or prefix != prefix.lower() or len(prefix) > 16:
         raise Refused(f"expected up to 16 lower-case letters and digits, found {show(value)}")
     return prefix
 
 
 def _domain(value: object) -> str:
     domain = section.text(value).lower()
-    if domain.startswith(".") or not set(domain) <= _NAME or ".." in domain or len(domain) > 253:
+    if domain.startswith(".") or not set(domain) <= section.NAME or ".." in domain or len(domain) > 253:
         raise Refused(f"expected a domain name, found {show(value)}")
     return domain
 
 
 def lists(top: Section, folder: str) -> tuple[Source, ...]:
-    found = [_list(top.report, path, name, table, folder) for name, path, table in _named(top, "list")]
+    found = [_list(top.report, path, name, table, folder) for name, path, table in section.named(top, "list")]
     return tuple(source for source in found if source)
-
-
-def _named(top: Section, kind: str) -> list[tuple[str, Place, object]]:
-    """The tables of [list] or [provider], by name."""
-    outer = top.table.get(kind, {})
-    if not isinstance(outer, dict):
-        top.report.error((kind,), f"expected tables such as [{kind}.NAME], found {show(outer)}")
-        return []
-    for name in outer:
-        if not name or not set(name) <= _NAME:
-            top.report.error((kind, name), f"expected a name of letters, digits, - and _, found {show(name)}")
-    return [(name, (kind, name), table) for name, table in outer.items()]
 
 
 def _list(report: Report, path: Place, name: str, table: object, folder: str) -> Source | None:
@@ -226,7 +215,7 @@ def _socketmap(name: str, folder: str) -> str:
 def providers(top: Section) -> dict[str, Match]:
     """What "provider:NAME" stands for: the file's own, and those of the catalogue that it does not define itself."""
     found = {name: _shipped(hosts) for name, hosts in catalogue().items()}
-    for name, path, table in _named(top, "provider"):
+    for name, path, table in section.named(top, "provider"):
         given = Section(top.report, path, table, ("mx",))
         nothing: tuple[str, ...] = ()
         hosts = given.require("mx", nothing, section.texts, 'a list of hosts, mx = [".example.net"]')
