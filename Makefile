@@ -20,7 +20,8 @@ check: $(VENV)/installed     ## silent when all is well
 	@tools/debian mandoc groff-base
 	@tools/check $(VENV)/bin
 
-bench: $(VENV)/installed     ## what is measured, and against what: benchmarks/README.md
+bench: $(VENV)/installed     ## what is measured, and against what: benchmarks/README.md; half an hour or more
+	@$(PIP) install -q "$$(ls build/wheels/postroom-*.whl)[bench]"
 	@tools/debian postfix nsd postfwd
 	@status=0; for file in benchmarks/*.py; do echo "$$file"; $(VENV)/bin/python $$file || status=1; done; exit $$status
 

@@ -1,7 +1,8 @@
 #!python
 """rule-deliver - apply the delivery rules to each recipient of a mail
 
-Usage: rule-deliver [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] -- sender=... recipient=... ...
+Usage: rule-deliver [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                    [--handoff PATH|no] -- sender=... recipient=... ...
 
 Started by pipe(8), once for each recipient of a mail, with the mail on standard input. The first rule of stage
 at = "deliver" in postroom.toml that matches says what happens to it:
@@ -23,6 +24,7 @@ What was delivered is recorded before we answer, so that Postfix, asking again a
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   for all of a delivery; default 250, below Postfix's own limit, at which it would bounce the mail
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
   --                   after it come the words that pipe(8) fills in: sender=${sender} recipient=${recipient} ...
 
 Wire it:  postroom wire rule-deliver
@@ -33,6 +35,10 @@ Try it:   postroom try rule-deliver --recipient a@example.com --stdin MAIL
 import os
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom.actions.by_rule import deliver
     from postroom.runners.pipe import run
 except BaseException as error:  # SystemExit, too: any exit status but 75 would have Postfix bounce the mail

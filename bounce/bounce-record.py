@@ -1,7 +1,8 @@
 #!python
 """bounce-record - record bounces and delays, and suppress recipients that are gone
 
-Usage: bounce-record [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] -- sender=${sender} ...
+Usage: bounce-record [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                     [--handoff PATH|no] -- sender=${sender} ...
 
 Run by pipe(8) for mail to signed envelope senders (postroom verp make), which is where reports on our own mail come
 back to. It reads the report, checks that the address proves which recipient our mail was sent to, and records both.
@@ -19,6 +20,7 @@ unreadable; only a fault of our own (configuration, key file, state, a rule's se
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   then the mail is deferred; default 250, or what the configuration says
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
 
 Exit status: 0 recorded, 75 deferred.
 
@@ -33,6 +35,10 @@ import os
 import time
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom.actions.state import State
     from postroom.bounces import events, keys, report, verp
     from postroom.bounces.values import UNREADABLE

@@ -1,7 +1,8 @@
 #!python
 """notify-record - record the notices that Postfix sends to the postmaster
 
-Usage: notify-record [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] -- sender=${sender} ...
+Usage: notify-record [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                     [--handoff PATH|no] -- sender=${sender} ...
 
 Run by pipe(8) for the recipients of main.cf's notify_classes: transcripts of SMTP sessions (policy, protocol, resource,
 software, data, bounce), copies of bounces and of delay warnings (bounce, 2bounce, delay). It records the class, the
@@ -14,6 +15,7 @@ what it is; only a fault of our own (configuration, state) defers it.
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   then the mail is deferred; default 250, or what the configuration says
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
 
 Exit status: 0 recorded, 75 deferred.
 
@@ -26,6 +28,10 @@ import os
 import time
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom import store
     from postroom.bounces import events, report
     from postroom.bounces.values import UNREADABLE

@@ -2,6 +2,7 @@
 """rule-policy - answer SMTPD policy requests by the rules
 
 Usage: rule-policy [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                   [--handoff PATH|no]
 
 Started by spawn(8), one for each smtpd(8) process, with the connection as standard input and output. For every
 request it runs the rules of the request's stage (at = "rcpt" and so on) in postroom.toml, and replies with the
@@ -14,6 +15,7 @@ Our own faults never reject mail: what cannot be decided is put off (DEFER_IF_PE
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   for one request; default 30, or the configuration's deadline where that is less
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
 
 Wire it:  postroom wire rule-policy
 Try it:   postroom explain recipient=a@example.com
@@ -23,6 +25,10 @@ Try it:   postroom explain recipient=a@example.com
 import os
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom.dns import Resolver
     from postroom.policy import PolicyRequest, one_action, part_of_several, without_context
     from postroom.rules import STAGE_OF_STATE
@@ -63,13 +69,15 @@ def _sources(request: PolicyRequest) -> Sources:
     service = request.service
     assert service is not None  # noqa: S101 - for mypy; the runner lends one to every request
     configuration = service.configuration
-    if service.sources is None or service.sources.configuration is not configuration:
+    sources: Sources | None = service.sources
+    if sources is None or sources.configuration is not configuration:
         dns = configuration.dns
         resolver = Resolver(dns.servers, dns.port, dns.timeout)
-        service.sources = Sources(configuration, resolver, lambda: open_store(configuration.state, request.deadline))
-    service.sources.deadline = request.deadline
-    sources: Sources = service.sources
+        sources = Sources(configuration, resolver, lambda: open_store(configuration.state, request.deadline))
+        service.sources = sources
+    if not sources.quick:
+        sources.deadline = request.deadline
     return sources
 
 
-run(decide)
+run(decide, through_sources=True)

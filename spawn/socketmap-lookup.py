@@ -2,6 +2,7 @@
 """socketmap-lookup - answer socketmap lookups: routes by MX, suppressed recipients, verdicts, lists
 
 Usage: socketmap-lookup [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                        [--handoff PATH|no]
 
 Started by spawn(8), one for each connection, with it as standard input and output. The tables, each under its name:
 
@@ -20,6 +21,7 @@ within [route] deadline is "not found", and the mail goes as it would without ru
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   for one lookup; default 10, or the configuration's deadline where that is less
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
 
 Wire it:  postroom wire socketmap-lookup
 Try it:   postmap -q a@example.com socketmap:unix:private/socketmap-lookup:route
@@ -29,6 +31,10 @@ Try it:   postmap -q a@example.com socketmap:unix:private/socketmap-lookup:route
 import os
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom.answers import lookup
     from postroom.runners.tables import run
     from postroom.wire import socketmap
@@ -43,4 +49,4 @@ except BaseException as error:  # whatever is missing: no reply, so that Postfix
     finally:
         os._exit(75)
 
-run(lookup, socketmap)
+run(lookup, socketmap, through_sources=True)

@@ -1,7 +1,8 @@
 #!python
 """tcp-lookup - answer tcp_table lookups: routes by MX, suppressed recipients, verdicts, lists
 
-Usage: tcp-lookup [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] [--table NAME]
+Usage: tcp-lookup [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS]
+                  [--handoff PATH|no] [--table NAME]
 
 What socketmap-lookup does, for what speaks tcp_table(5) only. Started by spawn(8), one for each connection, with it as
 standard input and output. The protocol names no table: each service of master.cf has one.
@@ -17,6 +18,7 @@ within [route] deadline is "not found", and the mail goes as it would without ru
   --log DEST           "syslog" or a file, in place of what the configuration says
   --state DIR          the state directory, in place of what the configuration says
   --deadline SECONDS   for one lookup; default 10, or the configuration's deadline where that is less
+  --handoff PATH|no    the resident service that is asked first; default /run/postroom/handoff; no: run alone
 
 Wire it:  postroom wire tcp-lookup
 Try it:   postmap -q a@example.com tcp:127.0.0.1:2527
@@ -26,6 +28,10 @@ Try it:   postmap -q a@example.com tcp:127.0.0.1:2527
 import os
 
 try:
+    from postroom import handoff
+
+    handoff.offer(shipped=True)  # where a resident takes it, it ends here
+
     from postroom.answers import lookup
     from postroom.runners.tables import run
     from postroom.wire import tcp_table
@@ -40,4 +46,4 @@ except BaseException as error:  # whatever is missing: no reply, so that Postfix
     finally:
         os._exit(75)
 
-run(lookup, tcp_table)
+run(lookup, tcp_table, through_sources=True)

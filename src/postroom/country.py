@@ -40,12 +40,11 @@ def _reader(path: str) -> Reader:
 
     try:
         now = identity(os.stat(path))
-        if path in _open and _open[path][0] == now:
-            return _open[path][1]
+        known = _open.get(path)
+        if known is not None and known[0] == now:
+            return known[1]
         reader = maxminddb.open_database(path, maxminddb.MODE_MMAP)
     except OSError as error:
         raise ConfigurationFault(f"{path}: {os.strerror(error.errno or 0)}") from None
-    if path in _open:
-        _open[path][1].close()
-    _open[path] = now, reader
+    _open[path] = now, reader  # the one before is closed with its last user, who may be another thread just now
     return reader

@@ -5,6 +5,10 @@ from __future__ import annotations
 from time import monotonic
 
 
+class WouldWait(BaseException):
+    """Raised where there is no time at all, by who would have to wait. It passes through every `except Exception`."""
+
+
 class Deadline:
     """`seconds` from now. Waits ask it how long they may take; it raises nothing itself.
 

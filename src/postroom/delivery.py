@@ -48,7 +48,7 @@ class Mail:
     `log` holds what the handler wants to see in the log line beside the outcome, such as the rule.
     """
 
-    __slots__ = ("deadline", "envelope", "log", "message", "original_recipient", "recipient", "service")
+    __slots__ = ("_key", "deadline", "envelope", "log", "message", "original_recipient", "recipient", "service")
 
     def __init__(
         self, envelope: Envelope, recipient: Recipient, message: Message, deadline: Deadline, service: Service
@@ -60,6 +60,7 @@ class Mail:
         self.deadline = deadline
         self.service = service
         self.log: dict[str, object] = {}
+        self._key = b""
 
     @property
     def sender(self) -> str:
@@ -82,9 +83,11 @@ class Mail:
         used again (postconf(5) enable_long_queue_ids), and a new mail taken for an old one would be lost. The content's
         digest, which holds the Received line with id and time, makes that impossible.
         """
-        from _blake2 import blake2b
+        if not self._key:
+            from _blake2 import blake2b
 
-        digest = blake2b(self.message.digest(), digest_size=20)
-        for part in (self.queue_id, self.sender, self.recipient, self.original_recipient):
-            digest.update(b"\0" + part.encode("utf-8", "surrogateescape"))
-        return digest.digest()
+            digest = blake2b(self.message.digest(), digest_size=20)
+            for part in (self.queue_id, self.sender, self.recipient, self.original_recipient):
+                digest.update(b"\0" + part.encode("utf-8", "surrogateescape"))
+            self._key = digest.digest()
+        return self._key

@@ -1,6 +1,6 @@
-"""The resolver: a blocking loop over the machines of mx.py and dnsname.py, with what they found kept for its TTL.
+"""The resolver: the questions that rules have, put to the machines of mx.py and dnsname.py.
 
-What is asked, what at the same time, and how long an answer is believed. dnsservers.py says whom.
+What is asked, and what at the same time. dnsasker.py asks, and says how long an answer is believed.
 """
 
 from __future__ import annotations
@@ -10,44 +10,25 @@ from _thread import allocate_lock, start_new_thread
 
 from postroom import dnsname, mx
 from postroom.deadline import Deadline
-from postroom.dnscache import Memory, Turns
-from postroom.dnsservers import RESOLV_CONF, ROUNDS, TRY_SECONDS, Servers, load
+from postroom.dnsasker import FOR_ALL, Asker, common
+from postroom.dnsasker import counts as counts
+from postroom.dnsasker import share as share
+from postroom.dnsservers import RESOLV_CONF, ROUNDS, TRY_SECONDS, load
 from postroom.rules import Unknown
 from postroom.rules.dnsbl import ZONES_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
-    from collections.abc import Callable, Generator
-    from typing import TypeVar
+    from collections.abc import Callable
 
     from postroom.dnsquery import Server
 
-    T = TypeVar("T")
     Texts = tuple[str, ...] | Unknown
-
-# One SMTP session asks for the same domain at several stages and for each recipient: a TTL of 0 must not ask each time.
-MIN_TTL = 5
-# An MX that moved has to be noticed the next day, a domain that came to life within the hour; unbound's own defaults.
-MAX_TTL = 86400
-MAX_NEGATIVE_TTL = 3600
-# Long enough that the second recipient of a session does not wait for the same dead server, shorter than any retry
-# of a deferred mail (RFC 9520 section 3.2: between one second and five minutes).
-FAILURE_TTL = 5
-
-# A plan weighs 1 and 1 for each host; a host of the longest name takes some 400 bytes, so the cache ends at 8 MB even
-# where every domain in it is hostile. Of ordinary domains it holds 7000. The same again for what is no plan.
-MAX_WEIGHT = 20_000
-
-# A reply of 64 KiB holds four thousand addresses. Nobody who means well has more.
-MAX_RECORDS = 100
 
 # A hosting company's machine may have a name for each customer; one that proves anything has few (smtpd(8) and
 # getnameinfo(3) look at one).
 MAX_NAMES = 10
-
-NO_TIME = "defer 4.4.3 Host or domain name not found, try again"
-FOR_ALL = float("inf")  # a failure that more time would not have changed
 
 # For a thread to come back that has met its deadline.
 GRACE = 0.2
@@ -71,35 +52,28 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeout = timeout
-        self._servers = Servers(servers, port, timeout, resolv_conf)
         self._clock = clock
-        self._plans = Memory(MAX_WEIGHT)
-        self._answers = Memory(MAX_WEIGHT)
-        self._turns = Turns()
+        settings = (servers, port, timeout, resolv_conf, clock)
+        self._asker = common(settings, lambda: Asker(servers, port, timeout, resolv_conf, clock))
 
     def plan(self, domain: str, deadline: Deadline, stale: float = 0.0) -> mx.Plan:
         """Where mail for `domain` goes, from the cache or by asking; threads that want the same ask once.
 
         Where DNS does not tell, a plan that expired less than `stale` seconds ago is given as it was, marked stale.
         """
-        plan = self._plan(domain, domain.lower(), deadline)
+        plan = self._asker.plan(domain, deadline)
         if plan.state != "error" or stale <= 0:
             return plan
-        old: mx.Plan | None = self._plans.answers.get(domain.lower(), self._clock(), stale)
+        old: mx.Plan | None = self._asker.plans.old(domain.lower(), self._clock(), stale)
         return plan if old is None else _aged(old, plan)
 
-    def _plan(self, domain: str, key: str, deadline: Deadline) -> mx.Plan:
-        while True:
-            known: mx.Plan | None = self._plans.known(key, self._clock(), deadline.remaining())
-            if known is not None:
-                return known
-            if self._turns.take(key, deadline.remaining()):
-                try:
-                    return self._find(self._plans, key, mx.resolution(domain), deadline, _plan_terms)
-                finally:
-                    self._turns.done(key)
-            if deadline.expired:
-                return mx.Plan(key, "error", (), 0, "no time left to wait for who is asking already", NO_TIME)
+    def peek(self, domain: str) -> mx.Plan | None:
+        """The plan, where it is known or needs no question; at once, and without any I/O."""
+        known: mx.Plan | None = self._asker.plans.known(domain.lower(), self._clock(), FOR_ALL)
+        if known is not None:
+            counts["hits"] += 1
+            return known
+        return _unasked(domain)
 
     def addresses(self, host: str, deadline: Deadline) -> Texts:
         """The A and AAAA records of a host. Unknown where one of the two is: who has no AAAA says so."""
@@ -160,18 +134,20 @@ class Resolver:
 
     def reach(self, plan: mx.Plan, deadline: Deadline) -> tuple[tuple[mx.Host, ...], str]:
         """The addresses of the plan's hosts, and what smtp(8) would do with them."""
-        return self._run(mx.addresses(plan), deadline)[0]
+        return self._asker.run(mx.addresses(plan), deadline)[0]
 
     def servers(self) -> tuple[Server, ...]:
         """Whom it asks, the last one that answered first."""
-        return self._servers.all()
+        return self._asker.servers.all()
 
     def _at_once(self, questions: tuple[mx.Question, ...], deadline: Deadline) -> dict[mx.Question, mx.Answer]:
         """An Answer for each. Of several, each that is not in the cache is asked in a thread of its own."""
         limit = Deadline(deadline.remaining(self.timeout * ROUNDS))
-        now = self._clock()
-        found = {question: self._answers.known(question, now, limit.remaining()) for question in questions}
+        now, memory = self._clock(), self._asker.answers
+        found = {question: memory.known(question, now, limit.remaining()) for question in questions}
         missing = [question for question, answer in found.items() if answer is None]
+        counts["hits"] += len(found) - len(missing)
+        counts["misses"] += len(missing)
         if len(missing) > 1:
             load()  # once and here: modules that import each other are not for many threads to load
         gates = [self._begin(found, question, limit) for question in missing[1:]]
@@ -200,39 +176,19 @@ class Resolver:
         return gate
 
     def _look_up(self, found: dict[mx.Question, mx.Answer | None], question: mx.Question, limit: Deadline) -> None:
-        name, kind = question
-        machine = dnsname.name_servers(name) if kind == "NS" else mx.chase(name, kind)
-        found[question] = self._find(self._answers, question, _bounded(machine), limit, _answer_terms)
+        found[question] = self._asker.answer(question, limit)
 
-    def _find(
-        self,
-        memory: Memory,
-        key: object,
-        machine: Generator[mx.Question, mx.Answer, T],
-        deadline: Deadline,
-        terms: Callable[[T], tuple[int, int | None]],
-    ) -> T:
-        """Drive the machine, and keep what it ends with on these terms: weight, and seconds or None for a failure."""
-        start, seconds = self._clock(), deadline.remaining()
-        value, questions = self._run(machine, deadline)
-        weight, hold = terms(value)
-        if questions and hold is None:
-            cut_short = deadline.expired and self._clock() - start < self.timeout  # not one full try: it proves little
-            memory.fail(key, value, seconds if cut_short else FOR_ALL, self._clock() + FAILURE_TTL)
-        elif questions and hold is not None:
-            memory.answers.put(key, value, weight, start + hold)
-        return value
 
-    def _run(self, machine: Generator[mx.Question, mx.Answer, T], deadline: Deadline) -> tuple[T, int]:
-        """Drive a machine to its end; its value, and how many questions that took."""
-        questions = 0
-        try:
-            question = next(machine)
-            while True:
-                questions += 1
-                question = machine.send(self._servers.ask(question, deadline))
-        except StopIteration as end:
-            return end.value, questions
+def _unasked(domain: str) -> mx.Plan | None:
+    """The plan of what is no domain that DNS could be asked about."""
+    if not domain.isascii():
+        return None  # to find out would load a module
+    try:
+        next(mx.resolution(domain))
+    except StopIteration as end:
+        plan: mx.Plan = end.value
+        return plan
+    return None
 
 
 def _dns_name(name: str) -> str | Unknown:
@@ -240,23 +196,6 @@ def _dns_name(name: str) -> str | Unknown:
         return dnsname.listed_as(name)
     except ImportError:  # our installation, not their name
         return Unknown("the Python package idna is missing")
-
-
-def _plan_terms(plan: mx.Plan) -> tuple[int, int | None]:
-    most = MAX_NEGATIVE_TTL if plan.state == "none" else MAX_TTL
-    return 1 + len(plan.hosts), None if plan.state == "error" else min(max(plan.ttl, MIN_TTL), most)
-
-
-def _answer_terms(answer: mx.Answer) -> tuple[int, int | None]:
-    if answer.kind != mx.RECORDS and mx.VERDICTS[answer.kind][0] == "error":
-        return 1, None
-    most = MAX_TTL if answer.records else MAX_NEGATIVE_TTL
-    return 1 + len(answer.records), min(max(answer.ttl, MIN_TTL), most)
-
-
-def _bounded(machine: Generator[mx.Question, mx.Answer, mx.Answer]) -> Generator[mx.Question, mx.Answer, mx.Answer]:
-    found = yield from machine
-    return mx.Answer(found.kind, found.records[:MAX_RECORDS], found.ttl, found.text)
 
 
 def _texts(answer: mx.Answer) -> Texts:

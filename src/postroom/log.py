@@ -2,6 +2,11 @@
 
     postroom/rule-deliver[4711]: 4XyzAb1Cd2: to=<a@example.com>, rule=tickets, status=sent, dsn=2.0.0 (saved)
 
+`log_format = "json"` makes it one JSON object (RFC 8259):
+
+    {"time":"2026-11-22T15:37:52.123+01:00","program":"rule-deliver","pid":4711,"level":"info","queue_id":"4XyzAb1Cd2",
+     "to":"<a@example.com>","rule":"tickets","status":"sent","dsn":"2.0.0","text":"saved"}
+
 `grep QUEUEID` then tells a mail's whole story, Postfix's part and ours. Lines go to syslog's mail facility or
 are appended to a file, each with one write(2), so that programs running side by side never mix their lines.
 A log that cannot be written never stops mail: the line is lost, the delivery is not. The next line that can be written
@@ -16,7 +21,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from _thread import allocate_lock
+from _thread import _local, allocate_lock
 from errno import EBADF, ENOTSOCK, EPROTOTYPE
 from time import monotonic
 
@@ -49,16 +54,40 @@ _LEVELS = {"info": 6, "warning": 4, "error": 3}
 # O_NONBLOCK: a FIFO that nobody reads must not hold mail up.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
+# What every JSON line has; a field of the same name goes under another.
+_FIXED = frozenset(("time", "program", "pid", "level", "queue_id", "cut"))
+
+# How a JSON line ends that had to leave something out.
+_CUT = b',"cut":true}'
+
 _program = "postroom"
 _destination = "syslog"
+_format = "text"
+_names = _local()  # .program: a thread that works for another program
 _turn = allocate_lock()
 _lost = 0
 
 
-def open(program: str, destination: str = "syslog") -> None:
-    """Say who logs (`program`) and where to: "syslog", or the path of a file that is appended to."""
-    global _program, _destination
-    _program, _destination = program, destination
+def open(program: str, destination: str = "syslog", format: str = "text") -> None:
+    """Say who logs (`program`), where to ("syslog", or the path of a file that is appended to), "text" or "json"."""
+    global _program, _destination, _format
+    _program, _destination, _format = program, destination, format
+
+
+def format(name: str) -> None:
+    """Write "text" or "json" from now on."""
+    global _format
+    _format = name
+
+
+def speaking_as(program: str) -> str:
+    """Let the calling thread log as this program; the name it had before is returned, to be given back.
+
+    "" is the name that `open` was told: what a thread has that never asked for another.
+    """
+    before: str = getattr(_names, "program", "")
+    _names.program = program
+    return before
 
 
 def info(queue_id: str, **fields: object) -> None:
@@ -90,17 +119,16 @@ def _value(value: object) -> str:
 
 
 def _write(level: str, queue_id: str, fields: dict[str, object]) -> None:
-    text = line(queue_id, fields)
-    _put(level, text if level == "info" else f"{level}: {text}")
+    _put(_record(level, queue_id, fields))
 
 
-def _put(level: str, text: str) -> None:
+def _put(record: bytes) -> None:
     """Write a line, or count it; one at a time, since a thread may close the socket that another is about to use."""
     global _lost
     with _turn:
-        if _lost and _written("warning", f"warning: NOQUEUE: lost={_lost} (lines that could not be written)"):
+        if _lost and _written(_record("warning", "", {"lost": _lost, "text": "lines that could not be written"})):
             _lost = 0
-        if not _written(level, text):
+        if not _written(record):
             _lost += 1
 
 
@@ -110,14 +138,91 @@ def _forked() -> None:
     _turn = allocate_lock()
 
 
-def _written(level: str, text: str) -> bool:
-    now = time.localtime()
+def _record(level: str, queue_id: str, fields: dict[str, object]) -> bytes:
+    """The whole line, for the destination as it is now."""
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    now = time.localtime(seconds)
+    program = getattr(_names, "program", "") or _program
     stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-    tagged = f"postroom/{_program}[{os.getpid()}]: {text}"
+    tag = f"postroom/{program}[{os.getpid()}]: "
     if _destination == "syslog":
         # As glibc has it (misc/syslog.c): RFC 3164 without the host's name.
-        return _syslog.put(cut(f"<{_MAIL | _LEVELS[level]}>{stamp} {tagged}", MAX_LINE))
-    return _appended(cut(f"{stamp} {os.uname().nodename.partition('.')[0]} {tagged}", MAX_LINE) + b"\n")
+        head = f"<{_MAIL | _LEVELS[level]}>{stamp} {tag}"
+    else:
+        head = "" if _format == "json" else f"{stamp} {os.uname().nodename.partition('.')[0]} {tag}"
+    if _format == "json":
+        begun = head.encode()
+        fixed = {"time": _iso(now, fraction), "program": program, "pid": os.getpid(), "level": level}
+        return begun + _json({**fixed, "queue_id": queue_id or "NOQUEUE"}, fields, MAX_LINE - len(begun))
+    text = line(queue_id, fields)
+    return cut(head + (text if level == "info" else f"{level}: {text}"), MAX_LINE)
+
+
+def _iso(now: time.struct_time, nanoseconds: int) -> str:
+    """RFC 3339, in milliseconds: 2026-11-22T15:37:52.123+01:00."""
+    minutes = abs(now.tm_gmtoff) // 60
+    offset = f"{'-' if now.tm_gmtoff < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', now)}.{nanoseconds // 1_000_000:03}{offset}"
+
+
+def _json(fixed: dict[str, object], fields: dict[str, object], limit: int) -> bytes:
+    """One object of at most `limit` bytes. As in text, a line that is too long loses its end.
+
+    By hand: the module json takes a program some milliseconds to import.
+    """
+    named = {f"{name}_" if name in _FIXED else name: value for name, value in fields.items() if value is not None}
+    named["text"] = named.pop("text", None) or None  # the last, so that it is what a long line loses
+    data = b"{"
+    for name, value in (fixed | named).items():
+        if value is None:
+            continue
+        key = (b"," if len(data) > 1 else b"") + _string(name) + b":"
+        room = limit - len(data) - len(key) - len(_CUT)
+        whole = _json_value(value)
+        if len(whole) > room:
+            return data + (key + _beginning(str(value), room) if room > 2 else b"") + _CUT
+        data += key + whole
+    return data + b"}"
+
+
+def _json_value(value: object) -> bytes:
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, int) or (isinstance(value, float) and value - value == 0):  # JSON has no infinity, and no NaN
+        return str(value).encode()
+    return _string(str(value))
+
+
+def _beginning(text: str, room: int) -> bytes:
+    """As much of it as makes a string of so many bytes; no character and no escape is cut in two."""
+    found, taken = b"", 0
+    while taken < len(text) and len(found) + len(more := _string(text[taken])[1:-1]) <= room - 2:
+        found, taken = found + more, taken + 1
+    return b'"' + found + b'"'
+
+
+def _string(text: str) -> bytes:
+    """A JSON string: what is printable as UTF-8, control characters escaped, bytes that were no UTF-8 as U+FFFD.
+
+    (An escaped lone surrogate is JSON by its grammar, and refused by most that read it: RFC 8259 section 8.2.)
+    """
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else _escaped(ord(c)) for c in text)
+    return f'"{text}"'.encode()
+
+
+def _escaped(code: int) -> str:
+    if 0xD800 <= code <= 0xDFFF:
+        return "\\ufffd"
+    if code > 0xFFFF:  # two units of UTF-16: RFC 8259 section 7
+        code -= 0x10000
+        return f"\\u{0xD800 | code >> 10:04x}\\u{0xDC00 | code & 0x3FF:04x}"
+    return f"\\u{code:04x}"
+
+
+def _written(record: bytes) -> bool:
+    return _syslog.put(record) if _destination == "syslog" else _appended(record + b"\n")
 
 
 def _appended(data: bytes) -> bool:

@@ -50,6 +50,7 @@ __all__ = [
 # main.cf: smtpd_restriction_classes and policy_context of the parts of a rule with several actions (rule-policy.cf).
 PART_CLASS = "postroom_action_"
 PART_CONTEXT = "postroom-action-"
+_PART_NEEDLE = b"\npolicy_context=" + PART_CONTEXT.encode()
 
 # For a request that no runner has given a deadline, as in a test: below smtpd_policy_service_timeout (100 s).
 DEADLINE = 30.0
@@ -97,7 +98,8 @@ class PolicyRequest(Mapping[str, str]):
         if start < 0:
             return default
         start += len(needle)
-        return block[start : block.find(b"\n", start)].decode("utf-8", "surrogateescape")
+        value = block[start : block.find(b"\n", start)]
+        return value.decode() if value.isascii() else value.decode("utf-8", "surrogateescape")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.wire.find(_needles.get(name) or _needle(name)) is not None
@@ -142,6 +144,8 @@ def part_of_several(request: PolicyRequest) -> int | None:
     one: the first reply names as many restriction classes, and main.cf has each of them ask again in a policy_context
     of its own.
     """
+    if _PART_NEEDLE not in request.wire.block:
+        return None
     context = request.get("policy_context", "")
     number = context.removeprefix(PART_CONTEXT) if context.startswith(PART_CONTEXT) else ""
     return int(number) - 1 if number.isascii() and number.isdigit() and number[0] != "0" and len(number) < 4 else None

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 
+from postroom.deadline import WouldWait
 from postroom.rules import Unknown
 from postroom.rules.evaluate import decide
 from postroom.rules.facts import Facts
 from postroom.rules.lookup import fold
 from postroom.status import Fault
-from postroom.tables import table
+from postroom.tables import in_memory, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     class Resolver(Protocol):
         def plan(self, domain: str, deadline: Deadline) -> Plan: ...
+        def peek(self, domain: str) -> Plan | None: ...
         def addresses(self, host: str, deadline: Deadline) -> tuple[str, ...] | Unknown: ...
         def name_servers(self, domain: str, deadline: Deadline) -> tuple[str, ...] | Unknown: ...
         def dnsbl(
@@ -46,7 +48,8 @@ class Sources:
     """Answers questions for one configuration.
 
     Keep it for the life of a connection: the store stays open, and lists are read again only when they have changed.
-    `message` and `deadline` may be replaced from one decision to the next.
+    `message` and `deadline` may be replaced from one decision to the next. `quick`: what is not in memory raises
+    WouldWait, with nothing counted or recorded yet.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Sources:
         """`observe`: somebody only looks. Nothing is recorded, and nothing counted."""
         self.configuration = configuration
         self.observe = observe
+        self.quick = False
         self._record = None if observe or not configuration.record else _record(configuration)
         self.message = message
         self.deadline = deadline
@@ -89,8 +93,16 @@ class Sources:
     ) -> Decision:
         """Run the rules of a stage to their decision; `again`: it was made, and recorded, before."""
         if self._record is not None and not again:
+            if self.quick:
+                raise WouldWait
             return self._recorded(self._record, stage, attributes, trace)
-        steps = decide(self.configuration.rules, stage, attributes, trace)
+        rules = self.configuration.rules
+        if "seen" in rules and trace is None:
+            seen = rules["seen"][stage]
+            if seen.passes(attributes):
+                nothing: Decision = seen.nothing
+                return nothing
+        steps = decide(rules, stage, attributes, trace)
         try:
             question = next(steps)
             while True:
@@ -119,6 +131,8 @@ class Sources:
 
     def answer(self, question: Question) -> Any:
         """The answer in the form that Question says, or Unknown."""
+        if self.quick and question.kind not in _AT_ONCE:
+            raise WouldWait
         try:
             return self._answers[question.kind](question.argument)
         except Fault as fault:
@@ -132,7 +146,9 @@ class Sources:
         if definition is None:
             return Unknown(f"list {name}: not in the configuration")
         try:
-            known = table(*definition, self.configuration.state)
+            known = in_memory(*definition) if self.quick else table(*definition, self.configuration.state)
+            if known is None:
+                raise WouldWait
             return known.find(kind, value, self.configuration.rules["delimiter"], self._patience())
         except Fault as fault:
             return Unknown(f"list {name}: {fault}")
@@ -189,7 +205,10 @@ class Sources:
         return self._store
 
     def _mx(self, domain: str) -> Plan | Unknown:
-        return self._dns().plan(domain, self._patience())
+        plan = self._dns().peek(domain) if self.quick else self._dns().plan(domain, self._patience())
+        if plan is None:
+            raise WouldWait
+        return plan
 
     def _addresses(self, host: str) -> tuple[str, ...] | Unknown:
         return self._dns().addresses(host, self._patience())
@@ -216,6 +235,9 @@ class Sources:
         return Deadline(self.configuration.deadline)
 
 
+# What `quick` sources may have in memory.
+_AT_ONCE = frozenset(("list", "now", "mx"))
+
 # What is said in a test that does not say it: an answer, or the name under which it could have said it.
 _UNSAID: dict[str, bool | int | str] = {
     "seen": False,
@@ -236,9 +258,7 @@ def _record(configuration: Configuration) -> Record:
     from postroom.record import Record  # only who records pays for it
 
     place = configuration.record, configuration.record_hashed, configuration.rules["delimiter"]
-    if place not in _records:
-        _records[place] = Record(*place)
-    return _records[place]
+    return _records.get(place) or _records.setdefault(place, Record(*place))
 
 
 _records: dict[tuple[str, bool, str], Record] = {}

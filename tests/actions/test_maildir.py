@@ -207,7 +207,8 @@ def test_a_full_quota_is_a_full_mailbox(tmp_path: Path, mail: Mail, monkeypatch:
 class Killed:
     """Runs a delivery in a child of ours that is killed at its nth call of the operating system."""
 
-    CALLS = ("mkdir", "open", "write", "fsync", "close", "link", "unlink", "listdir", "lstat")
+    CALLS = ("mkdir", "open", "write", "fsync", "close", "link", "unlink", "lstat")
+    CALLS_AGAIN = ("open", "write", "fsync", "close", "link", "unlink", "lstat", "listdir")
 
     def __init__(self, box: Path, mail: Mail) -> None:
         self.box = box
@@ -243,7 +244,7 @@ class Killed:
             return wrapped
 
         really_write = os.write
-        for name in self.CALLS:
+        for name in {*self.CALLS, *self.CALLS_AGAIN}:
             setattr(os, name, killing(name, getattr(os, name)))
         try:
             perform(("maildir", str(self.box)), self.mail)
@@ -275,6 +276,31 @@ def test_killed_at_any_call_nothing_is_lost_and_nothing_doubled(
     assert set(calls) == set(Killed.CALLS), "a delivery that does not make these calls is not what is tested here"
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("first", ["write", "link", "unlink"])
+def test_killed_again_over_what_a_killed_one_has_left(tmp_path: Path, make_mail: Make, after: bool, first: str) -> None:
+    """`first`: what the one before was killed at; before its unlink the mail is in new/, and read meanwhile."""
+    mail = make_mail(b"Subject: x\n\n" + b"line\n" * 30_000)
+    last = next(number for number in range(1, 1000) if Killed(tmp_path / f"{number}", mail).at(number, False) == first)
+    calls = []
+    for number in range(1, 1000):
+        box = tmp_path / f"{number} again"
+        Killed(box, mail).at(last, False)
+        for found in os.listdir(box / "new"):
+            os.rename(box / "new" / found, box / "cur" / f"{found}:2,S")
+        assert len(os.listdir(box / "tmp")) == 1
+        name = Killed(box, mail).at(number, after)
+        if not name:
+            break
+        calls.append(name)
+        # As above: what comes after the last unlink is no part of it.
+        if not (first == "unlink" and after and name == "unlink"):
+            assert perform(("maildir", str(box)), mail).kind == "sent"
+        assert only_mail(box) == HEADERS + content(mail), f"killed at call {number}, {name}"
+    expected = {"lstat", "open", "listdir", "fsync", "close", "unlink"} if first == "unlink" else Killed.CALLS_AGAIN
+    assert set(calls) == set(expected)
+
+
 def test_a_backup_by_hard_links_does_not_make_half_a_mail_a_delivered_one(tmp_path: Path, make_mail: Make) -> None:
     """rsnapshot and `cp -al` link what is being written, too."""
     mail = make_mail(b"Subject: x\n\n" + b"line\n" * 30_000)
@@ -282,7 +308,7 @@ def test_a_backup_by_hard_links_does_not_make_half_a_mail_a_delivered_one(tmp_pa
     for folder in ("tmp", "new", "cur"):
         (box / folder).mkdir(parents=True)
     for number, cut in enumerate((0, 100, len(HEADERS + content(mail)) - 1)):
-        leftover = box / "tmp" / f"{maildir.unique_name(mail)}.{number + 1}"
+        leftover = box / "tmp" / maildir.unique_name(mail)
         leftover.write_bytes((HEADERS + content(mail))[:cut])
         os.link(leftover, tmp_path / f"backup{number}")
         assert perform(("maildir", str(box)), mail).kind == "sent"

@@ -265,3 +265,39 @@ def test_json_is_one_object_a_line(tmp_path: Path) -> None:
 
 def test_wrong_usage_is_64() -> None:
     assert CliRunner().invoke(command, ["--nonsense"]).exit_code == os.EX_USAGE
+
+
+def warnings(lines: list[str]) -> list[str]:
+    return [line.partition("warning: ")[2] for line in lines if "warning: " in line]
+
+
+def test_a_service_that_this_host_can_run_is_no_matter_for_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "tickets.py").write_text("")
+    text = (
+        '[serve]\nprograms = ["tickets.py"]\n[listen.policy]\nat = "unix:/run/postroom/policy"\n'
+        '[listen.mine]\nprotocol = "policy"\nprogram = "tickets"\nat = "127.0.0.1:2530"\n'
+        '[listen.handoff]\nat = "unix:/run/handoff"\nusers = ["nobody", "root"]\ngroup = "daemon"\n'
+    )
+    assert warnings(run(tmp_path, text)[1]) == []
+
+
+def test_a_service_that_this_host_cannot_run(tmp_path: Path) -> None:
+    text = (
+        '[serve]\nprograms = ["gone.py"]\n[listen.policy]\nat = "unix:/no/such/policy"\nprogram = "tickets"\n'
+        '[listen.handoff]\nat = "unix:/var/tmp/handoff"\nusers = ["nobody", "no-such-user"]\ngroup = "no-such-group"\n'
+    )
+    code, lines = run(tmp_path, text)
+    assert (code, warnings(lines)) == (
+        0,
+        [
+            f"serve.programs: {tmp_path}/gone.py: there is no such file",
+            "listen.policy.at: there is no folder /no/such: make it, for the user of the service to write to",
+            "listen.policy.program: tickets is none of Postroom's programs; the path of any other belongs into "
+            "[serve] programs",
+            "listen.handoff.at: postroom.service has a /tmp of its own (PrivateTmp=): nobody else finds the socket "
+            "there",
+            "listen.handoff.users: there is no user no-such-user here",
+            "listen.handoff.group: there is no group no-such-group here",
+        ],
+    )
+    assert lines[2].startswith("postroom.toml:5: "), "at the line of the key"

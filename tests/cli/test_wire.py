@@ -85,6 +85,22 @@ def host(open_path: Path) -> Host:
     return Host(open_path, directory)
 
 
+def test_where_a_service_answers_instead_is_said_as_main_cf_names_it(host: Host) -> None:
+    text = host.config.read_text()
+    host.config.write_text(
+        f'{text}[listen.policy]\nat = "unix:{host.folder}/queue/postroom/policy"\n'
+        '[listen.other]\nprotocol = "policy"\nat = "127.0.0.1:2527"\n[listen.lmtp]\nat = "unix:/run/postroom/lmtp"\n'
+    )
+    lines = host.wire("rule-policy", "rule-deliver", "--dry-run").output.splitlines()
+    assert lines[:3] == [
+        "rule-policy: `postroom serve` answers without a process for it: check_policy_service unix:postroom/policy",
+        "rule-policy: `postroom serve` answers without a process for it: check_policy_service inet:127.0.0.1:2527",
+        "rule-deliver: `postroom serve` answers without a process for it: lmtp:unix:/run/postroom/lmtp",
+    ]
+    host.config.write_text(text)
+    assert "postroom serve" not in host.wire("rule-policy", "--dry-run").output
+
+
 def test_wire_again_and_unwire(host: Host) -> None:
     before = host.texts()
     result = host.wire(*PROGRAMS, "--yes")
@@ -116,6 +132,18 @@ def test_a_dry_run_prints_the_change_and_makes_none(host: Host) -> None:
     assert lines[0] == f"--- {host.master}" and f"--- {host.main}" in lines
     assert "left to do:" in lines and lines[-1] == "nothing was changed"
     assert sum(line.startswith("-") and not line.startswith("---") for line in lines) == 0
+
+
+def test_thin_is_put_in_front_and_stays(host: Host) -> None:
+    """The stand-ins are shell scripts, which thin.py becomes, as nobody, for --help."""
+    assert host.wire("rule-deliver", "--yes", "--no-reload").exit_code == 0
+    assert "thin.py" not in host.master.read_text()
+    result = host.wire("rule-deliver", "rule-policy", "--thin", "--yes", "--no-reload")
+    assert result.exit_code == 0, result.output
+    assert host.master.read_text().count(f"argv={' '.join(fragment.thin_start())} {host.folder}/bin/rule-") == 2
+    assert host.wire("rule-deliver", "rule-policy", "--yes", "--no-reload").stdout == "nothing to change\n"
+    assert host.run("unwire", "rule-deliver", "rule-policy", "--yes", "--no-reload").exit_code == 0
+    assert "thin.py" not in host.master.read_text()
 
 
 def test_who_never_gets_to_the_policy_service_is_told(host: Host) -> None:

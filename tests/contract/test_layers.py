@@ -10,12 +10,25 @@ SOURCE = Path(__file__).parents[2] / "src" / "postroom"
 
 # From the bottom up. A module may import its own layer and those before it.
 LAYERS = [
-    ["status", "deadline", "handoff"],
+    ["status", "deadline", "handoff", "thin"],
     ["wire", "log"],
     ["envelope", "message"],
     ["dnsname", "mx", "rules", "bounces", "store"],
     ["config", "tables"],
-    ["attachments", "convert", "country", "dns", "dnscache", "dnsquery", "dnsservers", "dnsshared", "plans", "record", "sources"],
+    [
+        "attachments",
+        "convert",
+        "country",
+        "dns",
+        "dnsasker",
+        "dnscache",
+        "dnsquery",
+        "dnsservers",
+        "dnsshared",
+        "plans",
+        "record",
+        "sources",
+    ],
     ["delivery", "lookup", "policy"],
     ["actions", "answers"],
     ["runners"],

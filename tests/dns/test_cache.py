@@ -10,15 +10,15 @@ import dns.message
 import dns.rrset
 import pytest
 
-from postroom import dns as postroom_dns
+from postroom import dnsasker
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 
 
 def weight(resolver: Resolver) -> int:
     """The weight of the plans, which is what the cache believes it to be."""
-    cache = resolver._plans.answers
-    assert cache._weight == sum(1 + len(plan.hosts) for _, _, plan in cache._entries.values())
+    cache = resolver._asker.plans.answers
+    assert cache._weight == sum(1 + len(entry.value.hosts) for entry in cache._entries.values())
     return cache._weight
 
 
@@ -39,8 +39,8 @@ def asking(server: str, clock: Clock, timeout: float = 0.3):
     ("ttl", "hold"),
     [
         (300, 300),
-        (0, postroom_dns.MIN_TTL),
-        (2**31 - 1, postroom_dns.MAX_TTL),
+        (0, dnsasker.MIN_TTL),
+        (2**31 - 1, dnsasker.MAX_TTL),
     ],
 )
 def test_a_plan_holds_for_its_ttl(server, good, ttl: int, hold: int) -> None:
@@ -70,7 +70,7 @@ def negative(minimum: int | None):
 
 @pytest.mark.parametrize(
     ("minimum", "hold"),
-    [(60, 60), (86400, postroom_dns.MAX_NEGATIVE_TTL), (None, postroom_dns.MIN_TTL)],
+    [(60, 60), (86400, dnsasker.MAX_NEGATIVE_TTL), (None, dnsasker.MIN_TTL)],
 )
 def test_no_such_domain_holds_as_its_soa_says(server, minimum: int | None, hold: int) -> None:
     one, clock = server(negative(minimum)), Clock()
@@ -90,7 +90,7 @@ def test_a_failure_holds_for_seconds(server) -> None:
     plan = asking(one.address, clock)
     assert plan().state == plan().state == "error"
     assert len(one.queries) == 1
-    clock.now += postroom_dns.FAILURE_TTL + 0.1
+    clock.now += dnsasker.FAILURE_TTL + 0.1
     plan()
     assert len(one.queries) == 2
 
@@ -112,11 +112,11 @@ def test_what_needs_no_question_is_not_kept(server, good) -> None:
     resolver = Resolver((server(good()).address,))
     for domain in ("[192.0.2.1]", "a..b", "", "192.0.2.1"):
         resolver.plan(domain, Deadline(5))
-    assert resolver._plans.answers._entries == resolver._plans.failures._entries == {}
+    assert resolver._asker.plans.answers._entries == resolver._asker.plans.failures._entries == {}
 
 
 def test_the_cache_is_bounded_by_what_is_in_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 20)
+    monkeypatch.setattr(dnsasker, "MAX_WEIGHT", 20)
     one = server(good())
     resolver = Resolver((one.address,))
     for number in range(30):  # a plan with one host weighs two
@@ -124,20 +124,20 @@ def test_the_cache_is_bounded_by_what_is_in_it(server, good, monkeypatch: pytest
         resolver.plan("d0.test", Deadline(5))  # in use: it stays
     assert len(one.queries) == 30
     assert weight(resolver) == 20
-    assert "d0.test" in resolver._plans.answers._entries
-    assert "d1.test" not in resolver._plans.answers._entries
+    assert "d0.test" in resolver._asker.plans.answers._entries
+    assert "d1.test" not in resolver._asker.plans.answers._entries
 
 
 def test_one_plan_larger_than_the_cache_is_given_but_not_kept(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 1)
+    monkeypatch.setattr(dnsasker, "MAX_WEIGHT", 1)
     resolver = Resolver((server(good()).address,))
     assert resolver.plan("a.test", Deadline(5)).primary == ("mx.test",)
-    assert (resolver._plans.answers._entries, weight(resolver)) == ({}, 0)
+    assert (resolver._asker.plans.answers._entries, weight(resolver)) == ({}, 0)
 
 
 def test_threads_share_it(server, good, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 10)
-    monkeypatch.setattr(postroom_dns, "MIN_TTL", 0)
+    monkeypatch.setattr(dnsasker, "MAX_WEIGHT", 10)
+    monkeypatch.setattr(dnsasker, "MIN_TTL", 0)
     resolver = Resolver((server(good(ttl=0)).address,), timeout=5)
     states: list[str] = []
 
@@ -193,7 +193,7 @@ def test_a_failure_does_not_push_out_the_older_answer_and_does_not_outlive_a_new
         assert resolver.plan("a.test", Deadline(5), stale=60).stale
     assert len(one.queries) == 2  # a failure is remembered for who is content with an old answer too
     failing.clear()
-    clock.now += postroom_dns.FAILURE_TTL + 0.1
+    clock.now += dnsasker.FAILURE_TTL + 0.1
     plan = resolver.plan("a.test", Deadline(5), stale=60)
     assert (plan.state, plan.stale) == ("mx", False)
 
@@ -237,4 +237,4 @@ def test_who_waits_for_another_does_so_no_longer_than_its_own_deadline(server) -
     assert time.monotonic() - start < 0.8
     assert (plan.state, plan.outcome.split()[:2]) == ("error", ["defer", "4.4.3"])
     patient.join()
-    assert resolver._turns._gates == {}
+    assert resolver._asker._turns._gates == {}

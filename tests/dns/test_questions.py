@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroom import dns as postroom_dns
-from postroom import dnsname
+from postroom import dnsasker, dnsname
 from postroom.deadline import Deadline
 from postroom.dns import Resolver
 from postroom.rules import Unknown
@@ -107,7 +107,7 @@ def test_a_host_with_thousands_of_addresses_has_a_hundred(server) -> None:
         lambda query: [query[:2] + b"\x83\x80" + query[4:6] + bytes(6) + query[12:-11]],
         lambda query: [len(reply(query)).to_bytes(2) + reply(query)],
     )
-    assert len(Resolver((one.address,)).addresses("a.test", Deadline(5))) == postroom_dns.MAX_RECORDS
+    assert len(Resolver((one.address,)).addresses("a.test", Deadline(5))) == dnsasker.MAX_RECORDS
 
 
 # Name servers
@@ -291,7 +291,7 @@ def test_what_is_known_is_not_asked_again_and_failures_are_for_a_moment(server, 
     asked = len(one.queries)
     assert resolver.dnsbl("192.0.2.2", zones, Deadline(5))["quick.test"] == first["quick.test"]
     assert len(one.queries) == asked == 3  # the silent one had two tries
-    now[0] += postroom_dns.FAILURE_TTL + 0.1
+    now[0] += dnsasker.FAILURE_TTL + 0.1
     resolver.dnsbl("192.0.2.2", zones, Deadline(5))
     assert len(one.queries) == asked + 2
     now[0] += 300
@@ -300,13 +300,13 @@ def test_what_is_known_is_not_asked_again_and_failures_are_for_a_moment(server, 
 
 
 def test_what_the_lists_say_of_many_clients_does_not_push_out_plans(server, good, monkeypatch) -> None:
-    monkeypatch.setattr(postroom_dns, "MAX_WEIGHT", 10)
+    monkeypatch.setattr(dnsasker, "MAX_WEIGHT", 10)
     resolver = Resolver((server(good()).address,))
     plan = resolver.plan("a.test", Deadline(5))
     for number in range(20):
         resolver.dnsbl(f"192.0.2.{number}", ("bl.test", "other.test"), Deadline(5))
     assert resolver.plan("a.test", Deadline(5)) is plan
-    assert resolver._answers.answers._weight <= 10
+    assert resolver._asker.answers.answers._weight <= 10
 
 
 # Names that come back

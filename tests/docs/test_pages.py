@@ -16,7 +16,7 @@ FOREIGN = {
     "access(5)", "bounce(8)", "lmtp(8)", "master(8)", "pipe(8)", "postconf(1)", "postconf(5)", "postmap(1)",
     "cidr_table(5)", "geoipupdate(1)", "lmdb_table(5)", "pcre_table(5)", "postscreen(8)", "regexp_table(5)",
     "sqlite_table(5)",
-    "resolv.conf(5)", "sendmail(1)", "smtp(8)", "smtpd(8)", "socketmap_table(5)", "spawn(8)", "syslog(3)",
+    "resolv.conf(5)", "sendmail(1)", "smtp(8)", "smtpd(8)", "socketmap_table(5)", "spawn(8)", "syslog(3)", "systemd(1)",
     "tcp_table(5)", "transport(5)", "trivial-rewrite(8)",
 }  # fmt: skip
 ORDER = [

@@ -18,13 +18,14 @@ from postroom import envelope
 from postroom.bounces import keys, verp
 from postroom.postfix.fragment import read
 from postroom.rules.settings import DEFAULT_DEADLINE, DEFAULT_STATE
-from postroom.runners import options, pipe, stdio, tables
+from postroom.runners import lmtp, options, pipe, stdio, tables
 from postroom.status import CODES
 from postroom.store.sqlite import EVENT_LIFETIME
 
 PROGRAMS = [path.stem for path in PAGES if path.suffix == ".8"]
 TABLES = ("socketmap-lookup", "tcp-lookup")
-PIPE = [name for name in PROGRAMS if name not in ("rule-policy", *TABLES)]
+PIPE = [name for name in PROGRAMS if name not in ("rule-policy", "lmtp-deliver", *TABLES)]
+SPAWN = {"rule-policy": stdio, "lmtp-deliver": lmtp, **dict.fromkeys(TABLES, tables)}
 
 each = pytest.mark.parametrize("name", PROGRAMS)
 
@@ -57,7 +58,7 @@ def test_options_and_their_defaults(name: str) -> None:
     assert f"Default: {options.DEFAULT_CONFIG} ." in told
     assert f"else {DEFAULT_STATE} ." in told
     if name not in PIPE:
-        assert f"Default: {(tables if name in TABLES else stdio).DEFAULT_DEADLINE:g}, or" in told
+        assert f"Default: {SPAWN[name].DEFAULT_DEADLINE:g}, or" in told
         assert f"after {stdio.IDLE_LIMIT:g} seconds without a request, after {stdio.LIFETIME:g} seconds in all" in told
     else:
         assert DEFAULT_DEADLINE == pipe.DEFAULT_DEADLINE
@@ -106,7 +107,7 @@ def test_exit_statuses_of_rule_deliver() -> None:
     assert "5.6.N, 5.1.1 and 5.1.6, 5.1.2, any other 5.N.N, 5.2.N, 5.5.N, 5.7.N." in told.replace("\n", " ")
 
 
-@pytest.mark.parametrize("name", ["bounce-record", "notify-record", "rule-policy", *TABLES])
+@pytest.mark.parametrize("name", ["bounce-record", "notify-record", "rule-policy", "lmtp-deliver", *TABLES])
 def test_the_others_know_two(name: str) -> None:
     assert statuses(name) == {0, 75}
 

@@ -1,6 +1,10 @@
 """The resolver for routing: what it remembers, for how long, and whom it leaves alone."""
 
 import os
+import resource
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom import plans
+from postroom import dns, plans
 from postroom.deadline import Deadline
+from postroom.dnsshared import Shared
 from postroom.mx import Plan
 from postroom.plans import FAILURES, MAX_PLANS, PAUSE, SAVE_INTERVAL, LastingResolver, Memory, Pauses
 
@@ -184,3 +189,115 @@ def test_without_stale_it_is_the_resolver_that_it_is(tmp_path: Path, silent_serv
     resolver.memory.learn("a.test", GOOD)
     assert resolver.plan("a.test", Deadline(0.1)).state == "error"
     assert resolver.pauses.get("a.test") is None
+
+
+# Threads of the resident
+
+
+def test_a_full_disk_leaves_no_draft_and_the_file_as_it_was(tmp_path: Path) -> None:
+    """A limit for the size of a file does what a full disk does: part of it, then nothing."""
+    clock = Clock()
+    memory = Memory(str(tmp_path / "plans"), clock=clock)
+    memory.learn("a.test", GOOD)
+    before = (tmp_path / "plans").read_bytes()
+    memory.learn("b.test", GOOD)
+    clock.time += SAVE_INTERVAL
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limit[1]))
+    try:
+        memory.learn("c.test", GOOD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == ["plans"]
+    assert (tmp_path / "plans").read_bytes() == before
+    assert memory.recall("c.test", 60) is GOOD
+
+
+def test_threads_learn_recall_and_write_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(plans, "MAX_PLANS", 50)
+    memory, wrong, done = Memory(str(tmp_path / "plans")), [], []
+
+    def work(number: int) -> None:
+        for turn in range(150):
+            key = f"d{(turn * 7 + number) % 80}.test"
+            memory.learn(key, Plan(key, "mx", ((10, f"mx.{key}"),), 300))
+            found = memory.recall(key, 60)
+            if found is not None and found.primary != (f"mx.{key}",):
+                wrong.append((key, found))
+        done.append(number)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert (wrong, sorted(done)) == ([], list(range(8)))
+    assert len(memory._known) <= 50
+    assert os.listdir(tmp_path) == ["plans"]
+    lines = (tmp_path / "plans").read_text().splitlines()
+    assert len(lines) == 50
+    assert all(line.split()[-1] == f"10:mx.{line.split()[0]}" for line in lines)
+
+
+def test_who_comes_while_another_thread_writes_does_not_wait(tmp_path: Path) -> None:
+    memory = Memory(str(tmp_path / "plans"))
+    memory._pen.acquire()
+    memory.learn("a.test", GOOD)
+    assert os.listdir(tmp_path) == []
+    memory._pen.release()
+    memory.learn("a.test", GOOD)
+    assert hosts(Memory(str(tmp_path / "plans")).recall("a.test", 60)) == hosts(GOOD)
+
+
+def test_in_the_resident_all_lookups_have_one_memory_and_pause_together(
+    tmp_path: Path, silent_server: SimpleNamespace
+) -> None:
+    shared = Shared(64)
+    dns.share(shared)
+    try:
+        one, two = (LastingResolver((silent_server.address,), 53, 2.0, str(tmp_path / "plans")) for _ in range(2))
+        one.memory.learn("a.test", GOOD)
+        assert hosts(two.memory.recall("a.test", 60)) == hosts(GOOD)
+        assert one.plan("b.test", Deadline(0.2), stale=60).state == "error"
+        start = time.monotonic()
+        assert two.plan("b.test", Deadline(5), stale=60).state == "error"
+        assert time.monotonic() - start < 0.1
+    finally:
+        dns.share(None)
+        shared.close()
+
+
+def test_peek_leaves_files_to_plan(tmp_path: Path, silent_server: SimpleNamespace) -> None:
+    resolver = LastingResolver((silent_server.address,), 53, 2.0, str(tmp_path / "plans"))
+    resolver.stale = 60.0
+    assert resolver.peek("a.test") is None
+    resolver._asker.plans.keep("a.test", GOOD, 3, time.monotonic(), 300)
+    assert resolver.peek("a.test") is None  # it is to be written down
+    assert os.listdir(tmp_path) == []
+    assert resolver.plan("A.test", Deadline(0.1)) is GOOD
+    assert os.listdir(tmp_path) == ["plans"]
+    assert resolver.peek("A.test") is GOOD
+    resolver._asker.plans.fail("b.test", FAILED, float("inf"), time.monotonic(), 5)
+    assert resolver.peek("b.test") is None  # the file may know it
+    resolver.stale = 0.0
+    assert resolver.peek("b.test") is FAILED
+
+
+def test_the_file_is_read_again_only_when_it_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock, read = str(tmp_path / "plans"), Clock(), []
+    Memory(path).learn("a.test", GOOD)
+    memory, pair = Memory(path), plans._pair
+    monkeypatch.setattr(plans, "_pair", lambda line: read.append(line) or pair(line))
+    for _ in range(5):
+        assert hosts(memory.recall("a.test", 60)) == hosts(GOOD)
+    assert read.count(read[0]) == 1
+    Memory(path, clock=clock).learn("b.test", GOOD)
+    assert hosts(memory.recall("b.test", 60)) == hosts(GOOD)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.postfix import entry
-from postroom.postfix.fragment import NoFragment, filled, folder, read, understood
+from postroom.postfix.fragment import NoFragment, filled, folder, read, start_of, thin_start, understood
 from postroom.postfix.logical import SyntaxFault
 from postroom.postfix.pipe_request import RECIPIENT_MACROS, REQUEST_MACROS
 from postroom.postfix.pipe_verdict import FILTERED
@@ -153,3 +153,25 @@ def test_a_broken_fragment_is_refused() -> None:
         understood("x", "# y - no\nx unix - n n - - pipe\n")
     with pytest.raises(SyntaxFault):
         understood("x", "# x - two\nx unix - n n - - pipe\ny unix - n n - - pipe\n")
+
+
+START = ("/opt/x/bin/python", "-I", "-S", "/opt/x/lib/postroom/thin.py")
+
+
+@each
+def test_what_stands_in_front_of_a_program_is_put_there_kept_and_taken_away(program: str) -> None:
+    plain = filled(read(program).entry, "/opt/x/bin/prog", "nobody", "/c")
+    thin = filled(plain, "/opt/x/bin/prog", "nobody", "/c", START)
+    assert (start_of(plain), start_of(thin)) == ((), START)
+    words = entry.command(entry.read(thin))
+    assert (words.program, words.words[:4]) == (START[0], (*START[1:], "/opt/x/bin/prog"))
+    assert words.config == "/c"
+    assert filled(thin, "/opt/y/prog", "nobody", "/c", START) == thin.replace("/opt/x/bin/prog", "/opt/y/prog")
+    assert filled(thin, "/opt/x/bin/prog", "nobody", "/c") == plain
+
+
+def test_the_start_of_this_installation_is_there() -> None:
+    python, *options, script = thin_start()
+    assert options == ["-I", "-S"]
+    done = subprocess.run([python, *options, script, "/bin/echo", "x"], capture_output=True, check=False)
+    assert done.stdout == b"x --handoff no\n"

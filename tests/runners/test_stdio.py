@@ -412,7 +412,11 @@ def load(path, state):
     except OSError as error:
         raise ConfigurationFault(f"{path}: cannot be read") from error
     changed = lambda: open(path).read() != word
-    return Namespace(word=word, log="syslog", deadline=30.0, changed=changed, being_written=lambda: False)
+    rules = {"stages": {}}
+    return Namespace(
+        word=word, log="syslog", log_format="text", deadline=30.0, rules=rules, changed=changed,
+        being_written=lambda: False,
+    )
 postroom.config = Namespace(load=load)
 run(decide)
 """
@@ -452,7 +456,13 @@ class Loader:
             raise self.error
         self.changed = False
         return SimpleNamespace(
-            number=self.calls, log="syslog", deadline=12.5, changed=lambda: self.changed, being_written=lambda: False
+            number=self.calls,
+            log="syslog",
+            log_format="text",
+            deadline=12.5,
+            rules={"stages": {}},
+            changed=lambda: self.changed,
+            being_written=lambda: False,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from postroom import store
 from postroom.deadline import Deadline
+from postroom.store import grouped
 
 if TYPE_CHECKING:
     from postroom.store import Store
@@ -73,10 +75,21 @@ def state(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture
+def shared() -> Iterator[None]:
+    """The store as a process of many threads has it."""
+    store.share(grouped.open)
+    yield
+    store.share(None)
+    grouped.close()
+
+
+@pytest.fixture(params=["sqlite", "grouped", "memory"])
 def opened(request: pytest.FixtureRequest, state: Path) -> Iterator[Store]:
     """Each engine in turn: what the store promises, all of them keep."""
-    one = store.open(str(state), Deadline(5)) if request.param == "sqlite" else store.memory()
+    if request.param == "grouped":
+        request.getfixturevalue("shared")
+    one = store.memory() if request.param == "memory" else store.open(str(state), Deadline(5))
     yield one
     one.close()
 
@@ -128,6 +141,15 @@ def clock() -> Clock:
 def timed(opened: Store, clock: Clock) -> Store:
     opened.clock = clock
     return opened
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, root: None) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
 
 
 @pytest.fixture

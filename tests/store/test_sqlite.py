@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -254,15 +253,6 @@ def test_a_read_only_file_is_a_fault_before_anything_happened(state: Path, spawn
     assert process.heard() == b"the state is read-only"
     assert process.end() == 0
     one.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, root: None) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 def test_a_full_disk_is_a_fault_and_heals(small_disk: Path) -> None:

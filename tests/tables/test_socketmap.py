@@ -68,7 +68,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ser
     listener.listen()
     with listener:
         yield Server(listener), where
-        for connection in socketmap._connections.values():
+        for connection in (one for kept in socketmap._connections.values() for one in kept):
             connection.close()
 
 
@@ -143,7 +143,7 @@ def test_trouble_is_unknown_and_the_next_question_is_asked_afresh(
 def test_a_kept_connection_that_was_closed_is_opened_again_once(server: tuple[Server, str]) -> None:
     peer, where = server
     assert find(where, "a@x") is False
-    (kept,) = socketmap._connections.values()
+    ((kept,),) = socketmap._connections.values()
     kept.shutdown(socket.SHUT_RDWR)
     assert find(where, "b@x") is False
     assert peer.connections == 2
@@ -151,7 +151,7 @@ def test_a_kept_connection_that_was_closed_is_opened_again_once(server: tuple[Se
     with pytest.raises(Fault, match="closed the connection"):
         find(where, "c@x")
     assert peer.connections == 3
-    assert socketmap._connections == {}
+    assert not any(socketmap._connections.values())
 
 
 def test_what_comes_unasked_is_not_taken_for_the_next_answer(server: tuple[Server, str]) -> None:
@@ -173,7 +173,7 @@ def test_a_server_that_says_nothing_is_left_at_the_deadline(server: tuple[Server
     with pytest.raises(Fault, match="time"):
         find(where, "a@x", 0.3)
     assert time.monotonic() - start < 2
-    assert socketmap._connections == {}, "a late answer would be taken for the next question's"
+    assert not any(socketmap._connections.values()), "a late answer would be taken for the next question's"
     release.set()
 
 

@@ -79,7 +79,9 @@ def environment(mail: Mail) -> dict[str, str]:
         "LOCAL": localpart(mail.recipient),
         "DOMAIN": domain(mail.recipient),
     }
-    values |= {name: os.environ[name] for name in INHERITED if name in os.environ}
+    # Where the resident delivers, those of the program that Postfix started.
+    inherited = getattr(mail.service, "environment", os.environ)
+    values |= {name: inherited[name] for name in INHERITED if name in inherited}
     return {name: value.replace("\0", "?") for name, value in values.items()}
 
 
@@ -112,7 +114,7 @@ class Child:
         """Read its output until it ends; False where time is up before. What it left running is not waited for."""
         files = [self._end, self._reader]
         while (patience := deadline.remaining() - kept) > 0:
-            readable = select.select(files, [], [], patience)[0]
+            readable = _readable(files, patience)
             if self._end in readable:
                 while len(self.output) < OUTPUT_LIMIT and self._read():
                     pass
@@ -124,9 +126,9 @@ class Child:
     def stop(self, grace: float) -> None:
         """End it and all of its group."""
         os.killpg(self._pid, _signal.SIGTERM)
-        select.select([self._end], [], [], grace)
+        _readable([self._end], grace)
         os.killpg(self._pid, _signal.SIGKILL)  # its pid is not free for others before reap()
-        select.select([self._end], [], [], grace)
+        _readable([self._end], grace)
         self.reap(os.WNOHANG)  # one that sleeps in the kernel, on a dead file server, does not even hear SIGKILL
 
     def reap(self, options: int = 0) -> int:
@@ -142,6 +144,14 @@ class Child:
             return False
         self.output = (self.output + data)[:OUTPUT_LIMIT]
         return bool(data)
+
+
+def _readable(files: list[int], seconds: float) -> list[int]:
+    """Which of them have something to read, or their end. Not select(2): the resident has more than its 1024 files."""
+    poll = select.poll()
+    for one in files:
+        poll.register(one, select.POLLIN)
+    return [one for one, _ in poll.poll(seconds * 1000)]
 
 
 def verdict(name: str, status: int, output: bytes) -> Outcome:

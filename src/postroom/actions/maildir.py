@@ -2,21 +2,23 @@
 
 The states of a delivery, and what a process finds that comes after one that was killed there:
 
-    tmp/NAME.PID being written          a leftover, shorter than the mail: removed, the mail is written anew
-    tmp/NAME.PID whole and synced       the same
+    tmp/NAME being written              a leftover, shorter than the mail: the mail is written anew, under another name
+    tmp/NAME whole and synced           the same
     new/NAME linked to it, new/ synced  the mail is there, as the leftover's second link tells even where a reader has
                                         moved it to cur/ since: nothing is written
-    tmp/NAME.PID unlinked               the same, where new/NAME is still there; if not, the store knows (once.py)
+    tmp/NAME unlinked                   the same, where new/NAME is still there; if not, the store knows (once.py)
 
-NAME is made of the mail's key, so it is the same each time, and link(2) refuses to make it twice. The name in tmp/ has
-the process id as well: two processes at the same mail, an orphan of `postfix stop` and its successor, never write to
-one file, so that neither can link what the other has half written.
+NAME is made of the mail's key, so it is the same each time, and open(2) and link(2) refuse to make it twice. Where
+tmp/NAME is there, the name of the file has process and thread as well: two at the same mail, an orphan of `postfix
+stop` and its successor, never write to one file, so that neither can link what the other has half written. tmp/NAME
+goes last, so that whoever comes after one that was killed there looks for leftovers, too.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from _thread import get_ident
 
 from postroom.envelope import quote
 from postroom.status import ConfigurationFault, Fault, deferred, sent
@@ -31,6 +33,8 @@ DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
 TMP, NEW, CUR = "tmp", "new", "cur"
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # Full: says so in Postfix's terms, since "mailbox full" and "system full" are watched for (RFC 3463, X.2.2 and X.3.1).
 _FULL = {errno.EDQUOT: "4.2.2", errno.ENOSPC: "4.3.1"}
@@ -52,8 +56,9 @@ def deposit(directory: str, mail: Mail, head: bytes) -> Outcome:
     """Write `head` and the mail as one file."""
     name = unique_name(mail)
     try:
-        if _delivered_before(directory, name, len(head) + mail.message.size):
+        if _links(f"{directory}/{NEW}/{name}"):
             _sync(f"{directory}/{NEW}")
+            _clear(directory, name)
         else:
             _write(directory, name, mail, head)
     except OSError as error:
@@ -77,13 +82,22 @@ def unique_name(mail: Mail) -> str:
 
     Readers number new mails by TIME, so it is when Postfix took the mail, from the Received line it wrote on top.
     """
-    host = os.uname().nodename.replace("/", "\\057").replace(":", "\\072")
-    return f"{received_time(mail.message.head)}.R{mail.key().hex()}.{host}"
+    return f"{received_time(mail.message.head)}.R{mail.key().hex()}.{_host()}"
+
+
+_hosts: list[str] = []
+
+
+def _host() -> str:
+    """The same for all of a process's life, were the host renamed meanwhile."""
+    if not _hosts:
+        _hosts.append(os.uname().nodename.replace("/", "\\057").replace(":", "\\072"))
+    return _hosts[0]
 
 
 def received_time(head: bytes) -> int:
     """Seconds since 1970 from the first Received field's `; Sun, 22 Nov 2026 15:04:54 +0100`, 0 where there is none."""
-    start = (b"\n" + head).lower().find(b"\nreceived:")
+    start = 0 if head.startswith(b"Received:") else (b"\n" + head).lower().find(b"\nreceived:")
     end = start + 9
     while (end := head.find(b"\n", end)) >= 0 and head[end + 1 : end + 2] in (b" ", b"\t"):
         end += 1
@@ -106,23 +120,6 @@ def _days(year: int, month: int, day: int) -> int:
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + day - 719469
 
 
-def _delivered_before(directory: str, name: str, size: int) -> bool:
-    """Whether an earlier process put it into new/. What it left in tmp/ is removed.
-
-    A second link alone says nothing: a backup by hard links (rsnapshot, cp -al) makes one to what is half written, too.
-    """
-    try:
-        leftovers = [entry for entry in os.listdir(f"{directory}/{TMP}") if entry.startswith(f"{name}.")]
-    except FileNotFoundError:
-        leftovers = []
-    linked = _links(f"{directory}/{NEW}/{name}") > 0
-    for entry in leftovers:
-        path = f"{directory}/{TMP}/{entry}"
-        linked = linked or _links(path, size) > 1
-        _unlink(path)
-    return linked
-
-
 def _links(path: str, size: int | None = None) -> int:
     """How many names the file has; 0 where there is none, or none of this size."""
     try:
@@ -140,35 +137,91 @@ def _unlink(path: str) -> None:
 
 
 def _write(directory: str, name: str, mail: Mail, head: bytes) -> None:
-    temporary = f"{directory}/{TMP}/{name}.{os.getpid()}"
-    fd = _create(directory, temporary)
+    temporary = f"{directory}/{TMP}/{name}"
     try:
-        try:
-            _write_all(fd, head)
-            for chunk in mail.message.chunks():
-                _write_all(fd, chunk)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        _link(temporary, f"{directory}/{NEW}/{name}")
+        fd = _create(directory, temporary)
+    except FileExistsError:
+        _write_again(directory, name, mail, head)
+    else:
+        _finish(fd, temporary, directory, name, mail, head)
+
+
+def _write_again(directory: str, name: str, mail: Mail, head: bytes) -> None:
+    """After one who was killed, or is at it still. What such have left in tmp/ is removed; tmp/NAME at the end."""
+    leftovers = _leftovers(directory, name)
+    # A second link alone says nothing: a backup by hard links (rsnapshot, cp -al) makes one to what is half written.
+    linked = max((_links(path, len(head) + mail.message.size) for path in leftovers), default=0) > 1
+    for path in leftovers[1:]:
+        _unlink(path)
+    if linked:
+        _sync(f"{directory}/{NEW}")
+    else:
+        temporary = f"{directory}/{TMP}/{name}.{os.getpid()}.{get_ident()}"
+        _finish(os.open(temporary, _FLAGS, FILE_MODE), temporary, directory, name, mail, head)
+    _clear(directory, name)
+
+
+def _clear(directory: str, name: str) -> None:
+    for path in reversed(_leftovers(directory, name)):
+        _unlink(path)
+
+
+def _leftovers(directory: str, name: str) -> list[str]:
+    """tmp/NAME is the first."""
+    try:
+        found = [entry for entry in os.listdir(f"{directory}/{TMP}") if (entry + ".").startswith(name + ".")]
+    except FileNotFoundError:
+        return []
+    return [f"{directory}/{TMP}/{entry}" for entry in sorted(found)]
+
+
+def _finish(fd: int, temporary: str, directory: str, name: str, mail: Mail, head: bytes) -> None:
+    """The content, and the name that readers look for."""
+    try:
+        _fill(fd, mail, head)
+        _link(temporary, directory, name)
         _sync(f"{directory}/{NEW}")
     finally:
         _unlink(temporary)
 
 
-def _link(temporary: str, final: str) -> None:
+def _fill(fd: int, mail: Mail, head: bytes) -> None:
     try:
-        os.link(temporary, final)
+        before = head
+        for chunk in mail.message.chunks():
+            _write_all(fd, before + chunk)
+            before = b""
+        _write_all(fd, before)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _link(temporary: str, directory: str, name: str) -> None:
+    final = f"{directory}/{NEW}/{name}"
+    try:
+        try:
+            os.link(temporary, final)
+        except FileNotFoundError:
+            _make_folders(directory)  # somebody has taken new/ away
+            os.link(temporary, final)
     except FileExistsError:
         return  # another process at the same mail was faster; what stands in new/ is whole
 
 
 def _create(directory: str, temporary: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    for folder in (TMP, NEW, CUR):
+    try:
+        return os.open(temporary, _FLAGS, FILE_MODE)
+    except FileNotFoundError:
+        _make_folders(directory)
+        return os.open(temporary, _FLAGS, FILE_MODE)
+
+
+def _make_folders(directory: str) -> None:
+    """tmp/ last: where it is, the others are."""
+    for folder in (CUR, NEW, TMP):
         if not _links(f"{directory}/{folder}"):
             _make(f"{directory}/{folder}")
-    return os.open(temporary, flags, FILE_MODE)
 
 
 def _make(directory: str) -> None:
@@ -192,9 +245,8 @@ def _sync(directory: str) -> None:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def header_lines(mail: Mail) -> bytes:

@@ -10,19 +10,20 @@ running as an orphan. So a delivery is claimed in the store before its effect, a
 
 Only what was sent is recorded. What was refused has no effect to repeat; and where soft_bounce=yes keeps it in the
 queue for an administrator to mend the cause, the next try must get a new answer.
+
+A claim tells nothing that is ever used. It is written to learn, before anything has happened, that the state can be
+written. A maildir, which knows its own mails again (maildir.py), does without where this process has written to the
+state a moment before: a claim is half of what such a delivery costs the resident.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from _struct import pack
+from time import monotonic
 
 from postroom import log
-from postroom.actions import WITHOUT_EFFECT, module, perform
+from postroom.actions import WITHOUT_EFFECT, lock, module, perform
 from postroom.rules import SEPARATOR
 from postroom.status import SENT, Fault, deferred, parse, sent
-from postroom.store.files import provide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,84 +33,76 @@ if TYPE_CHECKING:
     from postroom.status import Outcome
     from postroom.store import Store
 
-LOCK = "deliveries.lock"
+# Seconds. A state that can be written no more is noticed by the mails that are in hand, and by those of this time.
+TRUST = 1.0
+
+# Actions that find out themselves what an earlier try has done.
+_KNOW_THEIR_OWN = frozenset(("maildir",))
+
+# When this process last recorded a delivery, by the directory of the state.
+_written: dict[str, float] = {}
 
 
 def once(words: tuple[str, ...], mail: Mail, open_store: Callable[[], Store]) -> Outcome:
     """`perform`, unless it was done before."""
-    if module(words) in WITHOUT_EFFECT:
+    action = module(words)
+    if action in WITHOUT_EFFECT:
         return perform(words, mail)
+    quarantined = SEPARATOR in words
 
     def act(deliveries: Store) -> Outcome:
-        if SEPARATOR not in words:
+        if not quarantined:
             return perform(words, mail)
         from postroom.actions import quarantine
 
         return quarantine.perform(words, mail, deliveries)
 
     # The rule is no part of the key: edited between two tries, it must not make a second delivery of the mail.
-    return recorded(b"deliver:" + mail.key(), mail, open_store, act)
+    key = b"deliver:" + mail.key()
+    return recorded(key, mail, open_store, act, action == "command", action in _KNOW_THEIR_OWN and not quarantined)
 
 
-def recorded(key: bytes, mail: Mail, open_store: Callable[[], Store], act: Callable[[Store], Outcome]) -> Outcome:
-    """What `act` comes to, unless it is recorded under this key that it was sent."""
-    held = _lock(mail.configuration.state, mail.key())
+def recorded(
+    key: bytes,
+    mail: Mail,
+    open_store: Callable[[], Store],
+    act: Callable[[Store], Outcome],
+    share: bool = False,
+    knows: bool = False,
+) -> Outcome:
+    """What `act` comes to, unless it is recorded under this key that it was sent.
+
+    `share`: a program that is started has the lock, too. `knows`: `act` finds out itself what an earlier try has done.
+    """
+    held = lock.take(mail.configuration.state, mail.key(), share)
     if held is None:
         return deferred("another process is still delivering this mail")
     try:
         deliveries = open_store()
-        recorded = deliveries.claim(key)
-        if recorded is not None:
+        known = _known(deliveries, key, mail, knows)
+        if known is not None:
             mail.log["repeated"] = "yes"
-            return parse(recorded) or sent("delivered before")
+            return parse(known) or sent("delivered before")
         outcome = act(deliveries)
         if outcome.kind == SENT:
             _record(deliveries, key, outcome, mail)
         return outcome
     finally:
-        _unlock(held)
+        held.release()
+
+
+def _known(deliveries: Store, key: bytes, mail: Mail, knows: bool) -> str | None:
+    if knows and monotonic() - _written.get(mail.configuration.state, float("-inf")) < TRUST:
+        return deliveries.outcome(key)
+    return deliveries.claim(key)
 
 
 def _record(deliveries: Store, key: bytes, outcome: Outcome, mail: Mail) -> None:
     try:
         deliveries.done(key, str(outcome))
+        _written[mail.configuration.state] = monotonic()
     except Fault as fault:
+        _written.pop(mail.configuration.state, None)
         # To defer now would have the mail delivered twice for certain, instead of perhaps.
         cause = f": {fault.__cause__}" if fault.__cause__ else ""
         log.warning(mail.queue_id, to=f"<{mail.recipient}>", text=f"sent, but that is not recorded: {fault}{cause}")
-
-
-def _lock(directory: str, key: bytes) -> int | None:
-    """A descriptor that holds this delivery's lock; None: another process has it.
-
-    One byte of one file stands for a delivery: no file is ever left behind, whoever dies. The lock belongs to the open
-    file (fcntl(2), open file description locks), which the program of a `command` inherits: where we are killed and it
-    works on, the next try finds the lock taken, and does not start a second one beside it.
-    """
-    try:
-        fd = os.open(provide(directory, LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise Fault("the state cannot be opened") from error
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _one_byte(fcntl.F_WRLCK, int.from_bytes(key[:7], "big")))
-        os.set_inheritable(fd, True)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError as error:
-        os.close(fd)
-        raise Fault("the state cannot be locked") from error
-    return fd
-
-
-def _unlock(held: int) -> None:
-    """Not close(2) alone: what a program left running in the background has the file open, too."""
-    try:
-        fcntl.fcntl(held, fcntl.F_OFD_SETLK, _one_byte(fcntl.F_UNLCK, 0, 0))
-    finally:
-        os.close(held)
-
-
-def _one_byte(kind: int, start: int, length: int = 1) -> bytes:
-    """struct flock of fcntl(2); a length of 0 is all of the file."""
-    return pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)

@@ -133,13 +133,12 @@ class Session:
 
     def _wait(self, reading: bool, writing: bool = False) -> bool:
         """Wait until it can go on; whether there is something to read."""
-        files = [self._socket.fileno()]
-        readable, writable, _ = select.select(
-            files if reading else [], files if writing else [], [], patience(self._deadline)
-        )
-        if not readable and not writable:
+        poll = select.poll()  # select(2) knows no descriptor past 1023, of which the resident may have many
+        poll.register(self._socket, (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0))
+        found = poll.poll(patience(self._deadline) * 1000)
+        if not found:
             self._fail("conversation with {} timed out")
-        return bool(readable)
+        return reading and bool(found[0][1] & ~select.POLLOUT)
 
     def _receive(self) -> bool:
         """Whether the server is still there."""

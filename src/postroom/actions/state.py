@@ -1,4 +1,4 @@
-"""The state of one mail's handling: opened by whoever needs it first, and then the same for all."""
+"""The state for one mail after the other: opened by whoever needs it first, and then the same for all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ class State:
         self._directory = configuration.state
         self._deadline = deadline
         self._store: Store | None = None
+
+    def renew(self, deadline: Deadline) -> None:
+        """For the next mail."""
+        self._deadline = deadline
+        if self._store is not None:
+            self._store.deadline = deadline
 
     def open(self) -> Store:
         if self._store is None:

@@ -21,6 +21,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "mx": ("postroom.cli.mx:command", "Show a domain's MX plan and what smtp(8) would do with it."),
     "suppress": ("postroom.cli.suppress:command", "List, explain, add and remove suppressed recipients."),
     "state": ("postroom.cli.state:command", "Show what rates and greylists remember; let somebody through."),
+    "serve": ("postroom.cli.serve:command", "Answer Postfix as a resident service."),
+    "status": ("postroom.cli.status:command", "Ask `postroom serve` how it is."),
     "bounces": ("postroom.cli.bounces:command", "List recorded bounces and notices; read one from a file."),
     "verp": ("postroom.cli.verp:command", "Make and check signed envelope senders."),
     "wire": ("postroom.cli.wire:command", "Add programs to Postfix's master.cf and main.cf."),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import click
 
+from postroom.cli.listening import listening
 from postroom.cli.trace import Style, not_given, rule_lines
 from postroom.config import FILE_LIMIT, Configuration, contents, whole
 from postroom.country import country
@@ -88,6 +89,7 @@ def examine(file: str) -> tuple[Model | None, list[Problem]]:
     if model:
         lint(model, report)
         _sources(model, report)
+        listening(model, report)
     return model, sorted(report.problems, key=lambda problem: problem.line)
 
 

@@ -13,12 +13,15 @@ from typing import NoReturn
 
 import click
 
+from postroom.cli.listening import answered
+from postroom.config import load
 from postroom.postfix import access, control
 from postroom.postfix.commit import Change, Refusal, commit, rehearse, unwritable
-from postroom.postfix.fragment import Fragment, NoFragment, read
+from postroom.postfix.fragment import Fragment, NoFragment, read, thin_start
 from postroom.postfix.logical import SyntaxFault
 from postroom.postfix.postconf import Postconf, PostconfError
 from postroom.postfix.wiring import Files, Wiring, unasked
+from postroom.status import Fault
 
 DEFAULT_USER = "postroom"
 DEFAULT_CONFIG = "/etc/postroom/postroom.toml"
@@ -78,6 +81,7 @@ def postfix_option(function: click.decorators.FC) -> click.decorators.FC:
     type=click.Path(path_type=Path),
     help="Where the programs are installed; by default beside the Python that runs this.",
 )
+@click.option("--thin", is_flag=True, help="Start them by the least that hands off to `postroom serve`.")
 @manner_options
 def command(
     programs: tuple[str, ...],
@@ -85,6 +89,7 @@ def command(
     user: str,
     config: Path,
     folder: Path | None,
+    thin: bool,
     **manner: bool,
 ) -> None:
     """Add each PROGRAM's entry to master.cf, and to main.cf the lines that it needs.
@@ -96,12 +101,14 @@ def command(
     Exit status: 0 done, or nothing to do; 78 refused, nothing changed; 75 changed, not reloaded; 64 wrong usage.
     """
     folder = (folder or Path(sysconfig.get_path("scripts"))).absolute()
+    start = thin_start() if thin else ()
     with refusals():
         postconf = Postconf(directory)
         fragments = [read(program) for program in dict.fromkeys(programs)]
         files = Files.read(postconf)
-        deadline = allowed(fragments, folder, user, config.absolute(), postconf)
-        wiring = Wiring(postconf, files)
+        deadline = allowed(fragments, folder, user, config.absolute(), postconf, start)
+        show_answered(config.absolute(), fragments, postconf)
+        wiring = Wiring(postconf, files, start)
         for fragment in fragments:
             wiring.add(fragment, str(folder / fragment.program), user, str(config.absolute()), deadline)
         if wiring.reasons:
@@ -112,7 +119,21 @@ def command(
         carry_out(postconf, files.changes(), services, left, Manner(**manner))
 
 
-def allowed(fragments: list[Fragment], folder: Path, user: str, config: Path, postconf: Postconf) -> float | None:
+def show_answered(config: Path, fragments: list[Fragment], postconf: Postconf) -> None:
+    """Where `postroom serve` would do what is about to be started for each connection or mail."""
+    try:
+        configuration = load(str(config))
+    except Fault:
+        return  # said by now, or of no use to who is not root
+    queue = postconf.expanded("queue_directory")
+    for fragment in fragments:
+        for name in answered(configuration, fragment.program, queue):
+            click.echo(f"{fragment.program}: `postroom serve` answers without a process for it: {name}")
+
+
+def allowed(
+    fragments: list[Fragment], folder: Path, user: str, config: Path, postconf: Postconf, start: tuple[str, ...]
+) -> float | None:
     """Try everything that the programs' user has to be able to do; the deadline in the configuration."""
     reasons = access.account_reasons(user, postconf)
     if reasons:
@@ -122,7 +143,7 @@ def allowed(fragments: list[Fragment], folder: Path, user: str, config: Path, po
         return None
     given = access.surroundings(user, postconf)
     for fragment in fragments:
-        reasons += access.program_reasons(folder / fragment.program, given, user)
+        reasons += access.program_reasons(folder / fragment.program, given, user, start)
     finding = access.configuration(config, given, user)
     if reasons or finding.reasons:
         # Several programs, one shut folder: once is enough.

@@ -64,20 +64,21 @@ def surroundings(user: str, postconf: Postconf) -> Surroundings:
     return Surroundings.of_pipe(user, postconf)
 
 
-def program_reasons(path: Path, given: Surroundings, user: str) -> list[str]:
-    """Why `PROGRAM --help` does not run as that user, the first thing in its way named."""
+def program_reasons(path: Path, given: Surroundings, user: str, start: tuple[str, ...] = ()) -> list[str]:
+    """Why `PROGRAM --help` does not run as that user, the first thing in its way named. `start` stands in front."""
     if not path.exists():
         return [f"{path} does not exist: install the package, or say where it is with --programs"]
     if not os.path.isdir(given.directory):
         return [f"queue_directory {given.directory} does not exist"]
-    run = execute([str(path), "--help"], given, b"", HELP_SECONDS)
+    run = execute([*start, str(path), "--help"], given, b"", HELP_SECONDS)
     if run.exit == 0 and not run.timed_out:
         return []
     blocked = first_blocked(path, given, user)
     if blocked:
         return [blocked]
     ended = f"within {HELP_SECONDS:g} s" if run.timed_out else f"exit status {run.exit}"
-    return [f"user {user} cannot run {path} --help ({ended}): {printable(run.output).strip() or 'it says nothing'}"]
+    shown = " ".join((*start, str(path)))
+    return [f"user {user} cannot run {shown} --help ({ended}): {printable(run.output).strip() or 'it says nothing'}"]
 
 
 def first_blocked(path: Path, given: Surroundings, user: str) -> str:

@@ -11,6 +11,7 @@ A fragment is complete: pasted by hand it works, once path, user and configurati
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from postroom.postfix.mastercf import Service, service
 SHARE = Path("share") / "postroom" / "master.cf.d"
 REQUIREMENT = re.compile(r"# main\.cf: (?P<name>\S+) (?P<operator>=|>=|\+=) (?P<value>.+)\n?")
 TODO = re.compile(r"# to do: (?P<text>.+)\n?")
+# Program and, where it is started by postroom/thin.py, what stands in front of it.
+ARGV = re.compile(r"(?<=\s)argv=(?P<start>\S+\s+-I\s+-S\s+\S+/thin\.py\s+)?\S+")
 # What pipe(8) and master(8) would read as something else: blanks and braces split words, $ starts a macro.
 UNSAFE = re.compile(r"[\s{}$,#]")
 
@@ -82,11 +85,22 @@ def understood(program: str, text: str) -> Fragment:
     return Fragment(program, blocks[0].text[2:].rstrip("\n"), tuple(requirements), tuple(todo), entries[0].text)
 
 
-def filled(entry: str, path: str, user: str, config: str) -> str:
+def thin_start() -> tuple[str, ...]:
+    """What stands in front of a program that is to be started by postroom/thin.py, with this Python."""
+    return (sys.executable, "-I", "-S", str(Path(postroom.__file__).with_name("thin.py")))
+
+
+def start_of(entry: str) -> tuple[str, ...]:
+    """The same, of an entry; nothing where its program is started by itself."""
+    found = ARGV.search(entry)
+    return tuple(found["start"].split()) if found and found["start"] else ()
+
+
+def filled(entry: str, path: str, user: str, config: str, start: tuple[str, ...] = ()) -> str:
     """An entry with this program path, user and configuration file; all its other text as it was."""
-    for value in (path, user, config):
+    for value in (*start, path, user, config):
         if UNSAFE.search(value):
             raise SyntaxFault(f"{value!r} cannot stand in master.cf: no blanks, braces, $, comma, #")
     entry = re.sub(r"(?<=\s)user=\S+", lambda _: f"user={user}", entry, count=1)
-    entry = re.sub(r"(?<=\s)argv=\S+", lambda _: f"argv={path}", entry, count=1)
+    entry = ARGV.sub(lambda _: f"argv={' '.join((*start, path))}", entry, count=1)
     return re.sub(r"(?<=\s)--config([ =]+)\S+", lambda found: f"--config{found[1]}{config}", entry, count=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from postroom.postfix import entry as entries
 from postroom.postfix.commit import Change, Refusal
-from postroom.postfix.fragment import Fragment, Requirement, filled
+from postroom.postfix.fragment import Fragment, Requirement, filled, start_of
 from postroom.postfix.logical import SPACE, words
 from postroom.postfix.maincf import MainFile
 from postroom.postfix.mastercf import MasterFile, Service
@@ -83,10 +83,14 @@ def load(path: Path) -> str:
 
 @dataclass
 class Wiring:
-    """Adds programs to the files; everything that stands in the way is collected in `reasons`."""
+    """Adds programs to the files; everything that stands in the way is collected in `reasons`.
+
+    `start` is what stands in front of a program's path; an entry that has something there keeps it.
+    """
 
     postconf: Postconf
     files: Files
+    start: tuple[str, ...] = ()
     reasons: list[str] = field(default_factory=list)
 
     def add(self, fragment: Fragment, path: str, user: str, config: str, deadline: float | None) -> None:
@@ -110,8 +114,9 @@ class Wiring:
 
     def _add_entry(self, fragment: Fragment, path: str, user: str, config: str) -> None:
         master, key = self.files.master, fragment.service.key
-        text = filled(fragment.entry, path, user, config)
         number = master.index(key)
+        start = self.start or (start_of(master.blocks[number].text) if number is not None else ())
+        text = filled(fragment.entry, path, user, config, start)
         if number is None:
             self.files.master = master.added(f"{MARK}: {fragment.title}\n{text}")
             return
@@ -119,7 +124,7 @@ class Wiring:
         if not entries.lack(entries.read(present), wanted):
             return
         if marked(master.line_above(key)):
-            mended = filled(present, path, user, config)
+            mended = filled(present, path, user, config, start)
             mended = entries.mended(mended, entries.lack(entries.read(mended), wanted))
             left = entries.lack(entries.read(mended), wanted)
             self.files.master = master.replaced(key, mended)

@@ -67,7 +67,8 @@ def decide(ruleset: Ruleset, stage: str, attributes: Mapping[str, str], trace: T
     skipped: tuple[tuple[str, str], ...] = ()
     rules, index = ruleset["stages"].get(stage, ()), ruleset["index"].get(stage)
     if index is not None and trace is None:  # who wants to see how it came about sees every rule
-        rules = candidates(index, rules, facts)
+        seen = ruleset.get("seen")
+        rules = candidates(index, rules, facts, None if seen is None else seen.get(stage))
     for identity, mode, action, on_error, terms in rules:
         truth: Any = _judge(terms, facts, trace)
         while truth.__class__ is Question:

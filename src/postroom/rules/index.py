@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from postroom.rules.facts import Facts
+    from postroom.rules.seen import Seen
 
     Rule = tuple[Any, ...]
     Index = tuple[Any, ...]
@@ -170,19 +171,37 @@ def _whole(kind: str, entries: Iterable[str]) -> bool:
 # While a request is decided.
 
 
-def candidates(index: Index, rules: Sequence[Rule], facts: Facts) -> Iterable[Rule]:
+def candidates(index: Index, rules: Sequence[Rule], facts: Facts, seen: Seen | None = None) -> Iterable[Rule]:
     """The rules that may match. `facts` is looked at again as answers come in, while this is iterated."""
     rest, texts, nets, hosts = index
     found: list[Iterable[int]] = [rest] if rest else []
+    if seen is None:
+        found += _looked_up(texts, nets, facts)
+    else:
+        seen.find(facts.attributes, facts, found, _looked_up)
+    if hosts:
+        return map(rules.__getitem__, _merged([*found, *(_by_hosts(table, facts) for table in hosts)]))
+    if len(found) < 2:
+        return map(rules.__getitem__, found[0]) if found else ()
+    return map(rules.__getitem__, _ordered(found))
+
+
+def _looked_up(texts: Iterable[Any], nets: Iterable[Any], facts: Facts) -> list[Iterable[int]]:
+    """What the attributes of these tables stand for. Nothing else may be looked at, since seen.py keeps it."""
+    found: list[Iterable[int]] = []
     for kind, source, part, known, whole, entries in texts:
         value = facts.value(source, part, kind, known)
         if value is None:
             continue
+        keys: Iterable[str]
         if not value:
-            keys: Iterable[str] = ("",)
+            keys = ("",)
+        elif not value.isascii():
+            keys = facts.keys(kind, value)  # the name has other spellings, which facts knows
+        elif kind == "address" or not whole:
+            keys = whole_keys(kind, value, facts.delimiter) if whole else facts.keys(kind, value)
         else:
-            short = whole and value.isascii()  # else the name has other spellings, which facts knows
-            keys = whole_keys(kind, value, facts.delimiter) if short else facts.keys(kind, value)
+            keys = (value,)
         for key in keys:
             if numbers := entries.get(key):
                 found.append(numbers)  # noqa: PERF401 - a comprehension is one more call, here for each request
@@ -191,11 +210,7 @@ def candidates(index: Index, rules: Sequence[Rule], facts: Facts) -> Iterable[Ru
         address = parse_ip(value) if value else None
         if address is not None:
             _networks(address, lengths, found)
-    if hosts:
-        return map(rules.__getitem__, _merged([*found, *(_by_hosts(table, facts) for table in hosts)]))
-    if len(found) < 2:
-        return map(rules.__getitem__, found[0]) if found else ()
-    return map(rules.__getitem__, _ordered(found))
+    return found
 
 
 def _networks(address: tuple[int, int], lengths: Any, found: list[Any]) -> None:

@@ -53,6 +53,10 @@ class Decisions:
         """No reply: Postfix asks once more then, and defers."""
         return b""
 
+    def outcome(self, answer: bytes) -> str:
+        """What a reply of this protocol says, in a word, for counting: that of the action."""
+        return answer[7:].split(None, 1)[0].decode("ascii", "replace")
+
     def queue_id(self, request: PolicyRequest | None) -> str:
         return "" if request is None else request.get("queue_id", "")
 

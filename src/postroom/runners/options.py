@@ -1,6 +1,6 @@
 """The options that every program has, read without argparse: it alone doubles a program's start-up.
 
-PROGRAM [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] [--help] [-- name=value ...]
+PROGRAM [--config FILE] [--log DEST] [--state DIR] [--deadline SECONDS] [--handoff PATH|no] [--help] [-- name=value ...]
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_CONFIG = "/etc/postroom/postroom.toml"
-_VALUED = ("--config", "--log", "--state", "--deadline")
+_VALUED = ("--config", "--log", "--state", "--deadline", "--handoff")
 
 
 class Options:
-    """`log`, `state` and `deadline` (seconds) are None where the configuration file decides, `table` where none is."""
+    """`log`, `state` and `deadline` (seconds) are None where the configuration file decides, `table` where none is.
 
-    __slots__ = ("config", "deadline", "help", "log", "state", "table", "words")
+    `handoff` has been seen to when options are parsed (postroom.handoff).
+    """
+
+    __slots__ = ("config", "deadline", "handoff", "help", "log", "state", "table", "words")
 
     def __init__(self) -> None:
         self.config = DEFAULT_CONFIG
         self.log: str | None = None
         self.state: str | None = None
         self.deadline: float | None = None
+        self.handoff: str | None = None
         self.table: str | None = None
         self.help = False
         self.words: list[str] = []

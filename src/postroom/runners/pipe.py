@@ -15,26 +15,17 @@ from __future__ import annotations
 import os
 import sys
 
-from postroom import log
+from postroom import handoff, log
 from postroom.deadline import Deadline
 from postroom.delivery import Mail
 from postroom.envelope import parse_arguments
 from postroom.message import Message
-from postroom.runners.faults import place, program, words
+from postroom.runners.captive import hand_over
+from postroom.runners.faults import program, words
 from postroom.runners.options import Options, parse
 from postroom.runners.output import Captured
-from postroom.status import (
-    DEFERRED,
-    EX_OK,
-    EX_TEMPFAIL,
-    MAX_LINE,
-    SENT,
-    ConfigurationFault,
-    Fault,
-    Outcome,
-    cut,
-    deferred,
-)
+from postroom.runners.verdicts import combined, cut_short, failed, line, outcome, overdue, tell
+from postroom.status import EX_OK, EX_TEMPFAIL, ConfigurationFault, Fault, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,13 +40,14 @@ DEFAULT_DEADLINE = 250.0
 # The thread that watches the deadline gets this long before the kernel ends the process.
 GRACE = 5.0
 
-# proc(5): field 9 of /proc/PID/stat, the seventh behind the name, holds the kernel's flags (include/linux/sched.h).
-_FLAGS_FIELD = 6
-_PF_EXITING = 0x4
-
 
 def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
-    """Call `deliver` for each recipient of the one mail on descriptor 0, answer pipe(8), and leave."""
+    """Call `deliver` for each recipient of the one mail on descriptor 0, answer pipe(8), and leave.
+
+    In the resident it hands `deliver` over; a program that did not do so by itself offers the mail to the resident.
+    """
+    hand_over("pipe", deliver)
+    handoff.offer()
     parent = os.getppid()
     try:
         answer = Answer()
@@ -64,7 +56,7 @@ def run(deliver: Callable[[Mail], Outcome]) -> NoReturn:
     try:
         _run(deliver, answer, parent)
     except BaseException as error:  # whatever it is, SystemExit included: our fault, so the mail is deferred
-        answer.give(_failed(error, "runner", ""))
+        answer.give(failed(error, "runner", ""))
 
 
 class Service:
@@ -83,8 +75,7 @@ class Service:
             from postroom import config
 
             self._configuration = config.load(self._options.config, self._options.state)
-            if self._options.log is None:
-                log.open(program(), self._configuration.log)
+            log.open(program(), self._options.log or self._configuration.log, self._configuration.log_format)
             if self._options.deadline is None:
                 self._deadline.seconds = self._configuration.deadline
                 _arm(self._deadline)
@@ -107,12 +98,7 @@ class Answer:
         os.close(self._fd)
 
     def unheard(self) -> bool:
-        """Whether nobody holds the other end any more. Where a pipe(8) has died before we looked for it, this tells."""
-        import select
-
-        poll = select.poll()
-        poll.register(self._fd, 0)
-        return any(event & select.POLLERR for _, event in poll.poll(0))
+        return handoff.unheard(self._fd)
 
     def hold(self) -> None:
         """Take the right to answer, which is never given back: where the deadline passes meanwhile, one of the two
@@ -127,19 +113,11 @@ class Answer:
             self._holder = _thread.get_ident()
 
     def give(self, outcome: Outcome) -> NoReturn:
-        if outcome.kind == SENT:
-            self.leave(cut(outcome.text, MAX_LINE - 1) + b"\n", EX_OK)
-        self.leave(outcome.line(), outcome.exit_status)
+        self.leave(line(outcome), outcome.exit_status)
 
     def leave(self, output: bytes, status: int) -> NoReturn:
         self.hold()
-        try:
-            os.write(self._fd, output)
-        except OSError:
-            # Postfix has gone away or reads no more. A bounce must not lose its text: without it the exit
-            # status alone would speak, so leave it to the next try.
-            status = EX_OK if status == EX_OK else EX_TEMPFAIL
-        os._exit(status)
+        os._exit(handoff.told(self._fd, output, status))
 
 
 def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoReturn:
@@ -159,69 +137,21 @@ def _run(deliver: Callable[[Mail], Outcome], answer: Answer, parent: int) -> NoR
     captured = Captured(envelope.queue_id)
     _watch(deadline, answer, captured, envelope.queue_id)
     message = _read_message()
-    if answer.unheard() or not _lives(parent):
-        raise Fault("Postfix has stopped in the middle of the message")
+    if answer.unheard() or not handoff.lives(parent):
+        raise cut_short()
     service = Service(options, deadline)
     outcomes = []
     for recipient in envelope.recipients:
         mail = Mail(envelope, recipient, message, deadline, service)
-        outcomes.append(_deliver(deliver, mail))
+        outcomes.append(outcome(deliver, mail))
         if len(outcomes) == len(envelope.recipients):
             answer.hold()
-        _log(mail, outcomes[-1])
+        tell(mail, outcomes[-1])
     try:
         captured.close()
     except OSError as error:  # what has been delivered is delivered, whatever becomes of the handler's chatter
         log.warning(envelope.queue_id, fault="output", text=words(error))
-    answer.give(_combined(outcomes))
-
-
-def _deliver(deliver: Callable[[Mail], Outcome], mail: Mail) -> Outcome:
-    try:
-        outcome = deliver(mail)
-        if not isinstance(outcome, Outcome):
-            raise TypeError(f"the handler returned {type(outcome).__name__}, expected an Outcome")
-    except BaseException as error:
-        return _failed(error, "handler", mail.queue_id)
-    return outcome
-
-
-def _log(mail: Mail, outcome: Outcome) -> None:
-    log.info(
-        mail.queue_id,
-        to=f"<{mail.recipient}>",
-        orig_to=f"<{mail.original_recipient}>" if mail.original_recipient != mail.recipient else None,
-        **mail.log,
-        status=outcome.kind,
-        dsn=outcome.status,
-        text=outcome.text,
-    )
-
-
-def _failed(error: BaseException, where: str, queue_id: str) -> Outcome:
-    """Log our fault with its place; the sender, who may read the text in a delay notice, is told less."""
-    if isinstance(error, Fault):
-        log.error(queue_id, fault=where, text=words(error))
-        return deferred(str(error) or "local fault", error.status)
-    log.error(queue_id, fault=where, at=place(error), text=words(error))
-    if isinstance(error, ImportError):
-        return deferred(f"incomplete installation ({type(error).__name__}), see the mail log", "4.3.5")
-    return deferred(f"internal error ({type(error).__name__}), see the mail log", "4.3.0")
-
-
-def _combined(outcomes: list[Outcome]) -> Outcome:
-    """One result for all recipients of the request, since pipe(8) has only one exit status for them."""
-    kinds = {outcome.kind for outcome in outcomes}
-    if len(kinds) == 1:
-        return outcomes[0]
-    for outcome in outcomes:
-        if outcome.kind == DEFERRED:
-            return outcome  # asked for all again; what is delivered already is known by Mail.key()
-    # Sent for one and refused for another cannot be said in one exit status: a bounce would be a lie to the
-    # sender about one of them, success would lose the other.
-    return deferred(
-        "recipients of one request have different results; set TRANSPORT_destination_recipient_limit = 1", "4.3.5"
-    )
+    answer.give(combined(outcomes))
 
 
 def _read_message() -> Message:
@@ -235,31 +165,15 @@ def _read_message() -> Message:
         raise Fault(f"cannot take the message: {os.strerror(error.errno or 0)}") from error
 
 
-def _lives(parent: int) -> bool:
-    """Whether the process that started us is there, and not about to end.
-
-    The kernel marks a process (PF_EXITING) before it closes its descriptors, and gives its children to another parent
-    only after that: whoever reads the end of a pipe that a dying process held finds one of the two.
-    """
-    if os.getppid() != parent or (parent == 1 and os.getsid(0) == os.getpid()):
-        return False  # pipe(8) makes us leader of a session and is never process 1: it had died before we looked
-    try:
-        with open(f"/proc/{parent}/stat", "rb", 0) as file:
-            fields = file.read(4096).rpartition(b")")[2].split()
-    except OSError:
-        return os.getppid() == parent  # no /proc, or one that hides other users' processes
-    return not int(fields[_FLAGS_FIELD]) & _PF_EXITING and os.getppid() == parent
-
-
 def _watch(deadline: Deadline, answer: Answer, captured: Captured, queue_id: str) -> None:
     import _thread
 
     def watch() -> None:
         captured.pump(deadline)
-        outcome = deferred(f"not finished within {deadline.seconds:g} seconds", "4.3.0")
+        late = overdue(deadline.seconds)
         answer.hold()
-        log.error(queue_id, fault="deadline", text=outcome.text)
-        answer.give(outcome)
+        log.error(queue_id, fault="deadline", text=late.text)
+        answer.give(late)
 
     _thread.start_new_thread(watch, ())
     _arm(deadline)

@@ -28,6 +28,9 @@ class Service:
         "_checked", "_configuration", "_fault", "_most", "_options", "_reported", "_seen", "_tried", "limit", "sources",
     )  # fmt: skip
 
+    # Under which the log has its lines, where it is not the program's.
+    NAME = ""
+
     # How long a configuration may be out of date; and how soon a bad one whose file is as it was is tried again, since
     # the cause may lie in another file.
     CHECK_INTERVAL = 1.0
@@ -73,19 +76,24 @@ class Service:
             self._fault = words(error)
             self._report()
 
-    def _load(self) -> None:
+    def _load(self, why: str = "has changed") -> None:
         from postroom import config
 
         replaced = self._configuration is not None
-        configuration = self._configuration = config.load(self._options.config, self._options.state)
+        self._use(config.load(self._options.config, self._options.state))
+        if replaced:
+            log.info("", text=f"{self._options.config} {why} and is in force")
+
+    def _use(self, configuration: Configuration) -> None:
+        from postroom.rules.seen import remember
+
+        configuration.rules = remember(configuration.rules)
+        self._configuration = configuration
         self._fault = self._reported = ""
-        if self._options.log is None:
-            log.open(program(), configuration.log)
+        log.open(self.NAME or program(), self._options.log or configuration.log, configuration.log_format)
         if self._options.deadline is None:
             # The file's deadline is for deliveries too, which may take longer than Postfix waits here.
             self.limit = min(self._most, configuration.deadline)
-        if replaced:
-            log.info("", text=f"{self._options.config} has changed and is in force")
 
     def _report(self) -> None:
         """Once per change. Without a configuration each request that fails for it is logged, which says it too."""

@@ -22,8 +22,9 @@ import os
 import sys
 from time import monotonic
 
-from postroom import log
+from postroom import handoff, log
 from postroom.deadline import Deadline
+from postroom.runners.captive import hand_over
 from postroom.runners.faults import place, place_of_thread, program, words
 from postroom.runners.options import Options, parse
 from postroom.runners.output import Captured
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     Decide = Callable[[PolicyRequest], str]
 
     class Reader(Protocol):
-        def receive_data(self, data: bytes) -> None: ...
+        @property
+        def partial(self) -> bool: ...
+        def receive_data(self, data: bytes | memoryview) -> None: ...
         def next_event(self) -> Any: ...
 
     class Asked(Protocol):
@@ -59,10 +62,11 @@ if TYPE_CHECKING:
         def configure(self, options: Options) -> None: ...
         def refuse(self, reason: str) -> None: ...
         def reader(self) -> Reader: ...
-        def request(self, event: Any, service: Service, until: float) -> Any: ...
+        def request(self, event: Any, service: Any, until: float) -> Any: ...
         def answer(self, request: Any) -> bytes: ...
         def failure(self, request: Any, status: str) -> bytes: ...
         def malformed(self) -> bytes: ...
+        def outcome(self, answer: bytes) -> str: ...
         def queue_id(self, request: Any) -> str: ...
         def log(self, request: Any, answer: bytes) -> None: ...
 
@@ -97,8 +101,15 @@ OUTPUT_PERIOD = 60.0
 CHUNK = 16384
 
 
-def run(decide: Decide, idle: float = IDLE_LIMIT, lifetime: float = LIFETIME) -> NoReturn:
-    """Answer the policy requests of one client by `decide`, and leave."""
+def run(
+    decide: Decide, idle: float = IDLE_LIMIT, lifetime: float = LIFETIME, through_sources: bool = False
+) -> NoReturn:
+    """Answer the policy requests of one client by `decide`, and leave.
+
+    `through_sources`: whatever `decide` may wait for goes through `service.sources`; it concerns the resident, which
+    then answers without a thread where there is nothing to wait for.
+    """
+    hand_over("policy", decide, through_sources=through_sources)
     converse(lambda: _policy(decide), idle, lifetime)
 
 
@@ -109,7 +120,8 @@ def _policy(decide: Decide) -> Speech:
 
 
 def converse(make: Callable[[], Speech], idle: float = IDLE_LIMIT, lifetime: float = LIFETIME) -> NoReturn:
-    """Speak with one client, and leave."""
+    """Speak with one client, and leave; or give it away to the resident, and leave."""
+    handoff.offer()
     try:
         _converse(make(), Client(), idle, lifetime)
     except BaseException as error:  # whatever it is, it must not reach descriptor 2, nor end in silence
@@ -213,13 +225,13 @@ class Conversation:
         _thread.start_new_thread(self._watch, (idle, os.getppid()))
         reader = self._speech.reader()
         while True:
-            reader.receive_data(self._client.read())
-            while (event := reader.next_event()) is not NEED_DATA:
+            while (event := reader.next_event()) is not NEED_DATA:  # also before the first byte: LMTP greets
                 if event is CLOSED:
                     self._leave(EX_OK)
                 if event.__class__ is Malformed:
                     self._give_up(event)
                 self._serve(event)
+            reader.receive_data(self._client.read())
 
     def _give_up(self, event: Malformed) -> NoReturn:
         self._tell(self._speech.malformed())

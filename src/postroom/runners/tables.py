@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from postroom import log
 from postroom.lookup import Answer, Table, temporary
+from postroom.runners.captive import hand_over
 from postroom.runners.stdio import IDLE_LIMIT, LIFETIME, converse
 from postroom.status import ConfigurationFault
 from postroom.wire.events import Lookup
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, Protocol
 
+    from postroom.lookup import Service
     from postroom.runners.options import Options
-    from postroom.runners.service import Service
     from postroom.runners.stdio import Reader
 
     Handler = Callable[[Table, str], Answer]
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         def Reader(self) -> Callable[[], Reader]: ...
         @property
         def reply(self) -> Callable[[str, str], bytes]: ...
+        @property
+        def kind(self) -> Callable[[bytes], str]: ...
 
 
 # A lookup is answered within this. Postfix waits 100 s for it (src/util/dict_sockmap.c, dict_tcp.c), but it may be the
@@ -48,8 +51,15 @@ _TOLD_KEPT = 1000
 _SHOWN = 200
 
 
-def run(handler: Handler, wire: Wire, idle: float = IDLE_LIMIT, lifetime: float = LIFETIME) -> NoReturn:
-    """Answer the lookups of one client by `handler`, and leave."""
+def run(
+    handler: Handler,
+    wire: Wire,
+    idle: float = IDLE_LIMIT,
+    lifetime: float = LIFETIME,
+    through_sources: bool = False,
+) -> NoReturn:
+    """Answer the lookups of one client by `handler`, and leave. `through_sources` is as in stdio.py."""
+    hand_over("lookup", handler, wire, through_sources)
     converse(lambda: Lookups(handler, wire), idle, lifetime)
 
 
@@ -58,10 +68,11 @@ class Lookups:
 
     __slots__ = ("_handler", "_table", "_told", "_wire", "limit", "options", "reader")
 
-    def __init__(self, handler: Handler, wire: Wire) -> None:
+    def __init__(self, handler: Handler, wire: Wire, table: str = "") -> None:
+        """`table`: of a protocol that names none."""
         self._handler = handler
         self._wire = wire
-        self._table = ""
+        self._table = table
         self._told: set[tuple[str, str, bytes]] = set()
         self.limit = DEFAULT_DEADLINE
         self.reader = wire.Reader
@@ -97,6 +108,10 @@ class Lookups:
     def malformed(self) -> bytes:
         """A reply all the same: without one Postfix would try again at once, by tcp_table ten times."""
         return self._wire.reply("temporary", "not understood")
+
+    def outcome(self, answer: bytes) -> str:
+        """What a reply of this protocol says, in a word, for counting."""
+        return self._wire.kind(answer)
 
     def queue_id(self, request: Table | None) -> str:
         return ""

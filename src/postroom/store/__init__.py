@@ -62,6 +62,9 @@ if TYPE_CHECKING:
             tried once more (at least once).
             """
 
+        def outcome(self, key: bytes) -> str | None:
+            """The text of the outcome of the delivery `key` where it was done. Nothing is written."""
+
         def done(self, key: bytes, text: str) -> None:
             """The delivery `key` was made; `text` is its outcome (`str(outcome)`)."""
 
@@ -112,11 +115,27 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-__all__ = ["Event", "Reported", "Suppression", "memory", "open"]
+__all__ = ["Event", "Reported", "Suppression", "memory", "open", "share"]
+
+_opener: Callable[[str, Deadline], Store] | None = None
+
+
+def share(opener: Callable[[str, Deadline], Store] | None) -> None:
+    """From now on `open` gives what `opener` does: a process of many threads has them share (grouped.open).
+
+    None: each has its own again.
+    """
+    global _opener
+    _opener = opener
 
 
 def open(state_directory: str, deadline: Deadline, clock: Callable[[], float] | None = None) -> Store:
     """The store in `state_directory`, which must exist; its files are made with the directory's owner."""
+    if _opener is not None:
+        one = _opener(state_directory, deadline)
+        if clock is not None:
+            one.clock = clock
+        return one
     from postroom.store.sqlite import SqliteStore  # sqlite3: two thirds of a bare start-up; only who needs it pays
 
     return SqliteStore(state_directory, deadline, clock)

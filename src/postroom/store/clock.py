@@ -26,6 +26,7 @@ MAX_STRIDE = 7 * 86400
 RESOLUTION = 1 * SECOND
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_known = ""
 
 
 def micro(seconds: float) -> int:
@@ -66,8 +67,12 @@ def elapsed(before: Moment, now: Moment) -> int:
 
 
 def _boot() -> str:
-    try:
-        with open(_BOOT_ID) as file:
-            return file.read(64).strip()
-    except (OSError, UnicodeError):
-        return ""
+    """Read once: no process outlives its boot, and a service opens a store for each mail."""
+    global _known
+    if not _known:
+        try:
+            with open(_BOOT_ID) as file:
+                _known = file.read(64).strip()
+        except (OSError, UnicodeError):
+            return ""
+    return _known

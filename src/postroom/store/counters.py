@@ -219,7 +219,8 @@ def _make_room(connection: sqlite3.Connection, table: str, now: int) -> None:
     """Before a new row: take away what has expired among a few, or where the table is full, one that has not."""
     sample = schema.SAMPLE[table]
     rows = connection.execute(sample, (os.urandom(DIGEST_SIZE), ROWS_LOOKED_AT)).fetchall()
-    rows = rows or connection.execute(sample, (b"", ROWS_LOOKED_AT)).fetchall()  # the point was after the last
+    if len(rows) < ROWS_LOOKED_AT:  # the table's end: on from its beginning, so that the last row is never judged alone
+        rows += connection.execute(sample, (b"", ROWS_LOOKED_AT - len(rows))).fetchall()
     gone = [row for row in rows if row[1] <= now]
     if not gone and rows and connection.execute(schema.TALLY, (table,)).fetchone()[0] >= MAX_ROWS:
         gone = [min(rows, key=lambda row: row[1])]

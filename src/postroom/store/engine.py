@@ -18,7 +18,7 @@ import time
 
 from postroom.status import Fault
 from postroom.store import clock as time_of
-from postroom.store import files, lock, schema
+from postroom.store import files, lock, schema, wal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class Engine:
         self._clock = clock
         self._directory = directory
         self._path = f"{directory}/{files.DATABASE}"
+        self.log = wal.Log(f"{directory}/{files.LOG}")
         self._turns: lock.Turns | None = None
-        self._inode = (0, 0)
+        self._turns_of = (0, 0)
+        self.inode = (0, 0)  # of the file that was open last
         self._connection: sqlite3.Connection | None = None
 
     @property
@@ -99,7 +101,14 @@ class Engine:
         """`change` as one transaction: all of it, or nothing and a Fault. Nothing too where the store is `dry`."""
         if self.dry and self._try(self._open) is None:
             return transaction(blank(), change, synchronous)
-        return self._try(lambda: self._locked(lambda: transaction(self._made(), change, synchronous, self.dry)))
+        return self._try(lambda: self._locked(lambda: self._written(change, synchronous)))
+
+    def _written(self, change: Callable[[sqlite3.Connection], T], synchronous: str) -> T:
+        connection = self.made()
+        result = transaction(connection, change, synchronous, self.dry)
+        if self.log.long():
+            self.log.empty(connection, patient=False)
+        return result
 
     def now(self, connection: sqlite3.Connection) -> int:
         """The store's time (clock.py) in a transaction that writes."""
@@ -128,26 +137,51 @@ class Engine:
             try:
                 return step()
             except sqlite3.Error as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code not in _BUSY or lock.over(self.deadline):
-                    raise Fault(_FAULTS.get(code, "the state cannot be used")) from Detail(f"{self._path}: {error}")
+                if not busy(error) or lock.over(self.deadline):
+                    raise self.fault(error) from self.detail(error)
                 lock.pause(self.deadline, start)
             except OSError as error:
-                raise Fault("the state cannot be opened") from Detail(f"{self._path}: {error}")
+                raise self.fault(error) from self.detail(error)
+
+    def fault(self, error: sqlite3.Error | OSError) -> Fault:
+        if isinstance(error, OSError):
+            return Fault("the state cannot be opened")
+        return Fault(_FAULTS.get(_code(error), "the state cannot be used"))
+
+    def detail(self, error: Exception) -> Detail:
+        return Detail(f"{self._path}: {error}")
 
     def _locked(self, step: Callable[[], T]) -> T:
-        if self._turns is None:
-            # The lock is made after the database: where there is a lock, there has been a database (_open).
-            self._made()
-            self._turns = lock.Turns(files.provide(self._directory, files.LOCK))
-        if not self._turns.take(self.deadline):
+        turns = self._lock()
+        if not turns.take(self.deadline):
             raise Fault("the state is locked") from Detail(f"{self._directory}/{files.LOCK}")
         try:
             return step()
         finally:
-            self._turns.give()
+            turns.give()
 
-    def _made(self) -> sqlite3.Connection:
+    def in_turn(self, step: Callable[[], T]) -> T:
+        """`step` when the turn comes, however long that takes: for a thread that has nothing else to do."""
+        turns = self._lock()
+        turns.wait()
+        try:
+            return step()
+        finally:
+            turns.give()
+
+    def _lock(self) -> lock.Turns:
+        """The lock beside the database; another one where another database has taken its place."""
+        if self._turns is not None and self._turns_of != self.inode:
+            self._turns.close()
+            self._turns = None
+        if self._turns is None:
+            # The lock is made after the database: where there is a lock, there has been a database (_open).
+            self.made()
+            self._turns = lock.Turns(files.provide(self._directory, files.LOCK))
+            self._turns_of = self.inode
+        return self._turns
+
+    def made(self) -> sqlite3.Connection:
         """The connection of a writer, who makes what is not there."""
         connection = self._open(make=True)
         assert connection is not None  # noqa: S101 - for mypy: only readers may find nothing
@@ -159,12 +193,12 @@ class Engine:
         None for a reader, before anything was written. Raises Fault where something was, and is there no more.
         """
         if self._connection is not None:
-            if files.inode(self._path) == self._inode:
+            if files.inode(self._path) == self.inode:
                 return self._connection
             self._connection.close()
             self._connection = None
         # Looked for first: a writer who comes between us and the file makes both, the database before these.
-        traces = self._inode != (0, 0) or files.exists(self._directory, files.LOCK)
+        traces = self.inode != (0, 0) or files.exists(self._directory, files.LOCK)
         if not files.exists(self._directory, files.DATABASE):
             if traces or files.exists(self._directory, files.LOG):
                 raise Fault("the state is gone") from Detail(f"{self._path}: {_GONE}")
@@ -184,12 +218,21 @@ class Engine:
         except BaseException:
             connection.close()
             raise
-        self._inode = inode
+        self.inode = inode
         self._connection = connection
         return connection
 
 
-_GONE = f"missing or empty. Restore it, or remove {files.LOCK} and {files.LOG} beside it, and begin anew"
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def busy(error: BaseException) -> bool:
+    """Whether somebody else held the database: to be tried again."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _BUSY
+
+
+_GONE = f"missing or empty. Restore it, or remove {files.LOCK} and {files.LOG} beside it, end what runs, and begin anew"
 
 
 def _connection(path: str) -> sqlite3.Connection:
@@ -212,6 +255,7 @@ def _prepared(connection: sqlite3.Connection, path: str, make: bool, traces: boo
     """Brought to this version. False where there is nothing in it yet and nothing may be made."""
     # The next process to open the file reads this much of the log at most, if none has it open (see the top).
     connection.execute("PRAGMA wal_autocheckpoint = 100")
+    connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT}")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > schema.VERSION:
         raise Fault("the state was written by a newer version") from Detail(f"{path}: version {version}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from _thread import get_ident
 
 DATABASE = "state.db"
 LOCK = "state.lock"
@@ -51,7 +52,7 @@ def inode(path: str) -> tuple[int, int]:
 def _make(directory: str, path: str) -> None:
     """Made under another name and linked: nobody, and no crash, ever finds it half made."""
     owner = os.stat(directory)
-    new = f"{path}.{os.getpid()}.new"
+    new = f"{path}.{os.getpid()}.{get_ident()}.new"
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         # A directory that its group may write in is shared by its group; so are the files then.

@@ -1,12 +1,21 @@
 """Writers take turns here before SQLite sees them.
 
 SQLite's own busy handler sleeps longer the longer a writer has waited, so that newcomers overtake it: with twenty
-writers one of them waited the whole four seconds of a run. flock(2) gives the lock to those who wait in it in their
-order, but knows no deadline. So a thread waits in it for whoever finds the lock taken, and is left behind at the
-deadline. (Asking again and again, the more often the longer one has waited, was what came before: twenty who ask are
-awake so often that on two cores everything took twice as long, and the longest wait was two to four times that of now.)
+writers one of them waited the whole four seconds of a run. Two locks of one file give each its turn:
 
-The lock is for fairness alone: SQLite's own still guard the data where this file is deleted.
+    the turn     flock(2), held over a transaction
+    the queue    one byte of the file (fcntl(2), open file description locks), held by who is next until it has the turn
+
+flock alone wakes who waits, who then has to be quicker than the one who has just finished and asks again; and loses,
+the more often the busier the machine is. With the queue, who asks again finds it taken, and stands behind the others.
+But a turn is more than one transaction: for BURST, who had it may take it again, past the queue. To hand it over costs
+as much as a quick disk's fsync; a slow one's is longer than BURST, and there each transaction is a turn.
+
+Neither lock knows a deadline. So a thread waits in them for whoever finds the lock taken, and is left behind at the
+deadline. (Asking again and again, the more often the longer one has waited, was what came before: twenty who ask are
+awake so often that on two cores everything took twice as long.)
+
+The locks are for fairness alone: SQLite's own still guard the data where this file is deleted.
 """
 
 from __future__ import annotations
@@ -14,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from _struct import pack
 from _thread import allocate_lock, start_new_thread
 
 TYPE_CHECKING = False
@@ -27,93 +37,145 @@ LONGEST_SLEEP = 0.002
 IMPATIENCE = 0.025
 # Kept back of the deadline, so that "the state is locked" is said before the runner says "not finished in time".
 ANSWER_TIME = 0.2
+# How long a turn is, where its owner has more to write. Twenty in the queue wait twenty times as long, for the last.
+BURST = 0.002
+# A thread that has waited stays for this long, for the next time: to start one takes longer than most waits.
+LINGER = 1.0
+
+# struct flock of fcntl(2), for the first byte.
+_QUEUE = pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_LEAVE = pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
+
+# The thread that waits: there is none, it is idle, was asked, or was asked by who has given up since.
+_NONE, _IDLE, _ASKED, _LEFT = range(4)
 
 
 class Turns:
-    """The lock of one store, on a file that is there."""
+    """The lock of one store, on a file that is there. For one thread, who never takes it twice."""
 
-    __slots__ = ("_fd", "_path", "_waiter")
+    __slots__ = ("_asked", "_closed", "_end", "_error", "_fd", "_got", "_mutex", "_state")
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = _open(path)
-        self._waiter: Waiter | None = None
+        self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._end = 0.0  # of the turn
+        self._state = _NONE
+        self._closed = False
+        self._error: OSError | None = None
+        self._mutex = allocate_lock()  # over state and descriptor
+        self._asked = allocate_lock()
+        self._asked.acquire()
+        self._got = allocate_lock()
+        self._got.acquire()
 
     def take(self, deadline: Deadline) -> bool:
         """Whether the lock was got before the deadline. Asked for once at least."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            pass
-        # The one left behind at an earlier deadline has waited longest, and there never is a second.
-        if self._waiter is None or not self._waiter.again():
-            self._waiter = Waiter(self._path)
-        fd = self._waiter.wait(deadline.remaining() - _kept_back(deadline))
-        if fd < 0:
-            return False
-        os.close(self._fd)
-        self._fd = fd
+        # The one left behind at an earlier deadline has waited longest; and what it gets belongs to the descriptor.
+        if self._state == _LEFT or not self._at_once():
+            self._ask()
+            if not self._got.acquire(timeout=max(0.0, left(deadline))) and not self._got_late():
+                return False
+            if self._error is not None:
+                raise self._error
+            self._end = time.monotonic() + BURST
         return True
+
+    def wait(self) -> None:
+        """Until it is got: for a thread that takes it in no other way."""
+        if not self._at_once():
+            self._queue()
+            self._end = time.monotonic() + BURST
 
     def give(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._fd)
-
-
-class Waiter:
-    """A thread that waits in flock(2), with a descriptor of its own: whose it is ends with who is given it."""
-
-    __slots__ = ("_done", "_error", "_fd", "_left", "_mutex", "_over")
-
-    def __init__(self, path: str) -> None:
-        self._fd = _open(path)
-        self._error: OSError | None = None
-        self._left = False  # nobody waits for it any more
-        self._over = False  # it waits no more
-        self._mutex = allocate_lock()
-        self._done = allocate_lock()
-        self._done.acquire()
-        try:
-            start_new_thread(self._run, ())
-        except RuntimeError as error:  # no more threads for this user
-            os.close(self._fd)
-            raise OSError(str(error)) from error
-
-    def again(self) -> bool:
-        """Whether it still waits, and does so for the caller now."""
         with self._mutex:
-            self._left = False
-            return not self._over
+            self._closed = True
+            if self._state == _IDLE:
+                self._asked.release()
+            if self._state != _LEFT:  # the number that a thread waits with may not become another file's
+                os.close(self._fd)
 
-    def wait(self, seconds: float) -> int:
-        """The descriptor with the lock, or -1 when that takes too long."""
-        if not self._done.acquire(timeout=max(0.0, seconds)):
-            with self._mutex:
-                if not self._over:
-                    self._left = True
-                    return -1
-        if self._error is not None:
-            raise self._error
-        return self._fd
+    def _at_once(self) -> bool:
+        """Whether it is free: for who has the turn still, or where nobody is in the queue."""
+        anew = time.monotonic() >= self._end
+        try:
+            if anew:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _QUEUE)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False  # and who is first in the queue by now, stays that
+        if anew:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LEAVE)
+            self._end = time.monotonic() + BURST
+        return True
+
+    def _queue(self) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _QUEUE)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LEAVE)
+
+    def _ask(self) -> None:
+        with self._mutex:
+            before, self._state = self._state, _ASKED
+        if before == _IDLE:
+            self._asked.release()
+        elif before == _NONE:
+            try:
+                start_new_thread(self._run, ())
+            except RuntimeError as error:  # no more threads for this user
+                self._state = _NONE
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LEAVE)
+                raise OSError(str(error)) from error
+
+    def _got_late(self) -> bool:
+        """At the deadline: leave the thread behind, unless it has got it in this very moment."""
+        with self._mutex:
+            if self._state == _ASKED:
+                self._state = _LEFT
+                return False
+        self._got.acquire()
+        return True
+
+    # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        except OSError as error:
-            self._error = error
+        while True:
+            error = None
+            try:
+                self._queue()
+            except OSError as problem:
+                error = problem
+            if not self._hand_over(error) or not self._asked_again():
+                return
+
+    def _hand_over(self, error: OSError | None) -> bool:
+        """Tell who asked; where nobody waits any more, the lock is the next one's. False: it is closed."""
         with self._mutex:
-            self._over = True
-            if self._left or self._error is not None:
-                os.close(self._fd)  # which gives the lock to the next
-        self._done.release()
+            asked, self._state = self._state == _ASKED, _IDLE
+            if asked:
+                self._error = error
+                self._got.release()
+            elif self._closed:
+                os.close(self._fd)
+            elif error is None:
+                self.give()
+            return asked or not self._closed
+
+    def _asked_again(self) -> bool:
+        """Whether that is soon enough to be worth a thread's waiting."""
+        if not self._asked.acquire(timeout=LINGER):
+            with self._mutex:
+                if self._state == _IDLE:
+                    self._state = _NONE
+                    return False
+            self._asked.acquire()
+        return not self._closed
 
 
 def over(deadline: Deadline) -> bool:
     """Whether waiting on would leave no time to answer."""
-    return deadline.remaining() <= _kept_back(deadline)
+    return left(deadline) <= 0
 
 
 def pause(deadline: Deadline, start: float) -> None:
@@ -123,9 +185,6 @@ def pause(deadline: Deadline, start: float) -> None:
     time.sleep(deadline.remaining(sleep / (1 + (time.monotonic() - start) / IMPATIENCE)))
 
 
-def _kept_back(deadline: Deadline) -> float:
-    return min(ANSWER_TIME, deadline.seconds / 10)
-
-
-def _open(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+def left(deadline: Deadline) -> float:
+    """Seconds that may be waited, so that there is time to answer; negative where there is none."""
+    return deadline.remaining() - min(ANSWER_TIME, deadline.seconds / 10)

@@ -93,9 +93,16 @@ class SqliteStore(Engine):
 
         return self.write(start, "NORMAL")
 
+    def outcome(self, key: bytes) -> str | None:
+        rows = self.read(schema.OUTCOME, (key,))
+        return rows[0][0] if rows else None
+
     def done(self, key: bytes, text: str) -> None:
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(schema.DONE, (key, self.now(connection) // SECOND, _bytes(text[:MAX_TEXT])))
+            now = self.now(connection) // SECOND
+            connection.execute(schema.DONE, (key, now, _bytes(text[:MAX_TEXT])))
+            # Here, too: not every delivery is claimed.
+            connection.execute(schema.DROP_DELIVERIES, (now - DELIVERY_LIFETIME, PRUNED_PER_CALL))
 
         self.write(write, "NORMAL")
 

@@ -10,6 +10,8 @@ Rules for this room
 
 from __future__ import annotations
 
+from _thread import _local
+
 from postroom.status import ConfigurationFault
 
 TYPE_CHECKING = False
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
             ...
 
 
-# In memory for as long as the process lives: tables by type and name.
+# In memory for as long as the process lives: tables by type and name. Threads share them, but for SQLite's connections:
+# each has its own.
 _open: dict[tuple[str, object], Table] = {}
+_own = _local()
 
 
 def table(kind: str, where: Any, state: str = "") -> Table:
@@ -33,11 +37,9 @@ def table(kind: str, where: Any, state: str = "") -> Table:
 
     `state`: the state directory, in whose cache large lists are kept sorted. Raises a Fault.
     """
-    if kind in ("values", "inline", "socketmap") or (isinstance(where, str) and where.startswith("{")):
+    if _is_no_file(kind, where):
         known = _open.get((kind, where))
-        if known is None:
-            known = _open[kind, where] = _made(kind, where)
-        return known
+        return _open.setdefault((kind, where), _made(kind, where)) if known is None else known
     if kind in ("lmdb", "sqlite"):
         return _database(kind, where)
     from postroom.tables import files
@@ -45,8 +47,22 @@ def table(kind: str, where: Any, state: str = "") -> Table:
     return files.table(kind, where, state)
 
 
+def in_memory(kind: str, where: Any) -> Table | None:
+    """The table, where it can be asked at once: it is in memory, and was its file's content less than a second ago."""
+    if kind in ("socketmap", "lmdb", "sqlite"):
+        return None
+    if _is_no_file(kind, where):
+        return _open.get((kind, where))
+    from postroom.tables import files
+
+    return files.fresh(kind, where)
+
+
+def _is_no_file(kind: str, where: Any) -> bool:
+    return kind in ("values", "inline", "socketmap") or (isinstance(where, str) and where.startswith("{"))
+
+
 def _made(kind: str, where: Any) -> Table:
-    """A table that is no file."""
     from postroom.tables import lines
     from postroom.tables.entries import Entries
     from postroom.tables.keys import fold_key
@@ -72,17 +88,16 @@ def _made(kind: str, where: Any) -> Table:
 
 def _database(kind: str, where: str) -> Table:
     """Databases look themselves whether their file is still the same."""
-    known: Any = _open.get((kind, where))
-    if known is None:
-        if kind == "lmdb":
-            from postroom.tables.lmdb import Lmdb
+    known: Any
+    if kind == "lmdb":
+        from postroom.tables.lmdb import Lmdb
 
-            known = Lmdb(where)
-        else:
-            from postroom.tables.sqlite import Sqlite
+        # One for all threads: closing a second descriptor of the file would give up the lock on the first, too.
+        known = _open.get((kind, where)) or _open.setdefault((kind, where), Lmdb(where))
+    else:
+        from postroom.tables.sqlite import Sqlite
 
-            known = Sqlite(where)
-        _open[kind, where] = known
+        known = _own.__dict__.get(where) or _own.__dict__.setdefault(where, Sqlite(where))
     known.check()
     checked: Table = known
     return checked

@@ -8,6 +8,7 @@ program that looks, the file is believed as it is, unless it is empty.
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 from stat import S_ISREG
 from time import monotonic, time
 
@@ -16,6 +17,8 @@ from postroom.status import ConfigurationFault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
+
     from postroom.tables import Table
 
 # A list of a million addresses has some 25 MB. What is larger belongs into a database, which answers unread.
@@ -24,26 +27,34 @@ LIST_LIMIT = 64 * 1024 * 1024
 # A file that somebody appends to every second never comes to rest; after this it is read as it is.
 RESTLESS = 60.0
 
+# For so long after a look at the file `fresh` does without one.
+FRESH = 1.0
+
 _BOM = b"\xef\xbb\xbf"
 
 
 class _Known:
-    __slots__ = ("identity", "since", "table")
+    __slots__ = ("checked", "identity", "since", "table")
 
     def __init__(self, table: Table, seen: tuple[int, ...]) -> None:
         self.table = table
         self.identity = seen
+        self.checked = monotonic()
         # When the file was first seen to be another one.
         self.since: float | None = None
 
     def waits(self, status: os.stat_result) -> bool:
         """Whether the new file may still be in the making."""
-        if self.since is None:
-            self.since = monotonic()
-        return resting(status) is False and monotonic() - self.since < RESTLESS
+        since = self.since
+        if since is None:
+            since = self.since = monotonic()
+        return resting(status) is False and monotonic() - since < RESTLESS
 
 
 _files: dict[tuple[str, str], _Known] = {}
+
+# Of threads that find a list changed, one reads it.
+_turns: dict[tuple[str, str], LockType] = {}
 
 
 def resting(status: os.stat_result) -> bool | None:
@@ -52,19 +63,39 @@ def resting(status: os.stat_result) -> bool | None:
 
 
 def table(kind: str, path: str, state: str) -> Table:
+    found = _current(kind, path)
+    if found is not None:
+        return found
+    with _turns.get((kind, path)) or _turns.setdefault((kind, path), allocate_lock()):
+        found = _current(kind, path)  # another thread may have read it meanwhile
+        if found is None:
+            _files.pop((kind, path), None)
+            read = _indexed if kind in ("file", "texthash") else _read
+            known = _files[kind, path] = read(kind, path, state)
+            found = known.table
+    return found
+
+
+def fresh(kind: str, path: str) -> Table | None:
+    """The table, where it was looked at just now; without touching the disk."""
     known = _files.get((kind, path))
+    return known.table if known is not None and monotonic() - known.checked < FRESH else None
+
+
+def _current(kind: str, path: str) -> Table | None:
+    """The table that is known, where its file is the same one, or may still be in the making."""
+    known = _files.get((kind, path))
+    if known is None:
+        return None
     try:
         status = os.stat(path)
-        if known is not None and known.identity == identity(status):
-            known.since = None
-            return known.table
-        if known is not None and known.waits(status):
-            return known.table
     except (OSError, ValueError):  # ValueError: a NUL in the path
-        pass  # gone; contents() says how
-    _files.pop((kind, path), None)
-    read = _indexed if kind in ("file", "texthash") else _read
-    known = _files[kind, path] = read(kind, path, state)
+        return None  # gone; contents() says how
+    if known.identity == identity(status):
+        known.since = None
+    elif not known.waits(status):
+        return None
+    known.checked = monotonic()
     return known.table
 
 

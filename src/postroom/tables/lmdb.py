@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 from fcntl import LOCK_NB, LOCK_SH, LOCK_UN, lockf
 from stat import S_ISREG
 from time import sleep
@@ -24,16 +25,31 @@ PATIENCE = 5.0
 
 
 class Lmdb:
-    """Read-only, under the lock by which Postfix keeps postmap(1) and its readers apart; LMDB's own is not used."""
+    """Read-only, under the lock by which Postfix keeps postmap(1) and its readers apart; LMDB's own is not used.
+
+    Threads ask one after the other: that lock is the process's, and the first to give it up gives it up for all.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path + ".lmdb"
         self._environment: Any = None
         self._fd = -1
         self._identity: tuple[int, ...] = ()
+        self._turn = allocate_lock()
 
     def check(self) -> None:
         """Open it, where it is not open or another file has taken its place. Raises ConfigurationFault."""
+        self._take(None)
+        try:
+            self._check()
+        finally:
+            self._turn.release()
+
+    def _take(self, deadline: Deadline | None) -> None:
+        if not self._turn.acquire(True, PATIENCE if deadline is None else deadline.remaining(PATIENCE)):
+            raise Fault(f"{self._path}: is in use by another request")
+
+    def _check(self) -> None:
         try:
             import lmdb  # noqa: F401 - whether it is installed is told here, to `postroom check` too
         except ImportError:
@@ -59,13 +75,22 @@ class Lmdb:
     def find(self, kind: str, value: str, delimiter: str, deadline: Deadline | None = None) -> bool | str:
         import lmdb
 
+        self._take(deadline)
+        try:
+            return self._find(lmdb, kind, value, delimiter, deadline)
+        finally:
+            self._turn.release()
+
+    def _find(self, lmdb: Any, kind: str, value: str, delimiter: str, deadline: Deadline | None) -> bool | str:
+        if self._fd < 0:  # another thread has met an error in it, and closed it
+            self._check()
         keys = [coded(key) for key in table_keys(kind, value, delimiter, quoted=True)]
         try:
             try:
                 return self._found(lmdb, keys, deadline)
             except lmdb.MapResizedError:  # postmap(1) made it larger since it was looked at
                 self._close()
-                self.check()
+                self._check()
                 return self._found(lmdb, keys, deadline)
         except lmdb.Error as error:
             self._close()

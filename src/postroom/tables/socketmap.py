@@ -21,8 +21,9 @@ PATIENCE = 30.0
 
 _READ = 65536
 
-# One connection for all names at an endpoint, as Postfix has it.
-_connections: dict[tuple[str, ...], _socket.socket] = {}
+# One connection for all names at an endpoint, as Postfix has it; and for each of several threads that ask at once. What
+# a thread takes from here is its own until it puts it back.
+_connections: dict[tuple[str, ...], list[_socket.socket]] = {}
 
 
 class Socketmap:
@@ -56,10 +57,8 @@ class Socketmap:
     def _asked(self, request: bytes, deadline: Deadline) -> bytes:
         """The reply. A kept connection that the server has closed meanwhile is opened again, once."""
         data = b"%d:%s," % (len(request), request)
-        kept = _connections.pop(self._endpoint, None)
-        if kept is not None and not _silent(kept):
-            kept.close()
-        elif kept is not None:
+        kept = _kept(self._endpoint)
+        if kept is not None:
             try:
                 return self._exchange(kept, data, deadline)
             except (ConnectionError, EOFError):
@@ -100,8 +99,20 @@ class Socketmap:
             if not more:
                 raise EOFError("closed the connection")
             buffer += more
-        _connections[self._endpoint] = connection
+        _connections.setdefault(self._endpoint, []).append(connection)
         return reply
+
+
+def _kept(endpoint: tuple[str, ...]) -> _socket.socket | None:
+    """The connection that was used last, of those that the server has not closed meanwhile."""
+    try:
+        while True:
+            connection = _connections[endpoint].pop()
+            if _silent(connection):
+                return connection
+            connection.close()
+    except (KeyError, IndexError):
+        return None
 
 
 def netstring(buffer: bytes) -> bytes | None:

@@ -59,6 +59,10 @@ ACTION_LIMIT: Final = 2048
 # Replies that come again and again are checked once. Bounded, since texts may hold what strangers sent.
 _REPLIES_KEPT: Final = 256
 
+# The same for the shapes of requests: a line each of some forty.
+_SHAPES_KEPT: Final = 256
+_SHAPE_LENGTH: Final = 256
+
 _REQUEST: Final = b"\nrequest=smtpd_access_policy\n"
 _CRLF: Final = "lines end with CR LF, expected LF"
 # All bytes but those that make the shape of a block.
@@ -127,30 +131,47 @@ class Request:
 class RequestReader:
     """Cuts what a client sends into requests. Ends with the first Malformed or CLOSED, which then stays."""
 
-    __slots__ = ("_buffer", "_closed", "_end", "_searched")
+    __slots__ = ("_buffer", "_closed", "_end", "_searched", "_whole")
 
     def __init__(self) -> None:
+        self._whole = b""  # the block of a request that came as Postfix sends it: alone, and in one piece
         self._buffer = bytearray(b"\n")  # always with the newline that ended what came before
         self._searched = 0  # no empty line begins before here
         self._closed = False
         self._end: Malformed | _Signal | None = None
 
-    def receive_data(self, data: bytes) -> None:
+    @property
+    def partial(self) -> bool:
+        """Whether there is a part of a request."""
+        return len(self._buffer) > 1 or bool(self._whole)
+
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take what was read. Empty: the client has closed."""
         if not data:
             self._closed = True
         elif self._end is None:
+            if len(self._buffer) == 1 and not self._whole and data[-2:] == b"\n\n":
+                block = b"".join((b"\n", data[:-1]))
+                if b"\n\n" not in block:
+                    self._whole = block
+                    return
             self._buffer += data
 
     def next_event(self) -> Request | Malformed | _Signal:
         """What the bytes so far amount to. Ask again until NEED_DATA: there may be several requests."""
-        buffer = self._buffer
-        end = buffer.find(b"\n\n", self._searched)
-        if end < 0:
-            return self._end or self._incomplete()
-        block = bytes(buffer[: end + 1])
-        del buffer[: end + 1]
-        self._searched = 0
+        block = self._whole
+        if block:
+            self._whole = b""
+        else:
+            buffer = self._buffer
+            if len(buffer) == 1 and not self._closed and self._end is None:
+                return NEED_DATA
+            end = buffer.find(b"\n\n", self._searched)
+            if end < 0:
+                return self._end or self._incomplete()
+            block = bytes(buffer[: end + 1])
+            del buffer[: end + 1]
+            self._searched = 0
         reason = _objection(block)
         return self._stop(Malformed(reason)) if reason else Request(block)
 
@@ -176,6 +197,8 @@ class RequestReader:
 def _objection(block: bytes) -> str:
     """Why this is no policy request; empty where it is one. The usual case costs a few scans in C."""
     shape = block.translate(None, _CONTENT)
+    if shape in _shapes and len(block) <= LINE_LIMIT and b"\n=" not in block and block.startswith(_REQUEST):
+        return ""
     if len(block) > LINE_LIMIT:
         if len(block) > 1 + REQUEST_LIMIT:
             return f"more than {REQUEST_LIMIT} bytes"
@@ -194,12 +217,19 @@ def _objection(block: bytes) -> str:
     if shape.count(b"\n") > 1 + ATTRIBUTE_LIMIT:
         return f"more than {ATTRIBUTE_LIMIT} attributes"
     if not block.startswith(_REQUEST):
+        # At any other place, too: Postfix's own order is no promise.
         kind = Request(block).value(b"request")
         if kind is None:
             return "no request= attribute"
         if kind != b"smtpd_access_policy":
             return f"request={kind[:40].decode('ascii', 'replace')}, expected smtpd_access_policy"
+    if len(_shapes) < _SHAPES_KEPT and len(shape) <= _SHAPE_LENGTH:
+        _shapes.add(shape)
     return ""
+
+
+# What is left of requests that were in order: one Postfix sends a few kinds. Bounded, since a client may make them up.
+_shapes: set[bytes] = set()
 
 
 def reply(action: str, request: Request | None = None) -> bytes:

@@ -35,6 +35,7 @@ REASON_LIMIT: Final = 400
 # src/util/dict_sockmap.c. After TEMP and TIMEOUT Postfix tries again later; after PERM it says 4.3.5, and does too.
 KEYWORDS: Final = {"found": b"OK", "notfound": b"NOTFOUND", "temporary": b"TEMP", "permanent": b"PERM"}
 
+_KINDS: Final = {keyword: kind for kind, keyword in KEYWORDS.items()}
 _DIGITS: Final = len(str(REQUEST_LIMIT))
 
 
@@ -48,7 +49,12 @@ class Reader:
         self._closed = False
         self._end: Malformed | Signal | None = None
 
-    def receive_data(self, data: bytes) -> None:
+    @property
+    def partial(self) -> bool:
+        """Whether there is a part of a request."""
+        return len(self._buffer) > 0
+
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take what was read. Empty: the client has closed."""
         if not data:
             self._closed = True
@@ -110,3 +116,8 @@ def reply(kind: str, text: str) -> bytes:
         data = data[:REASON_LIMIT].decode("utf-8", "ignore").encode()
     payload = b"%b %b" % (KEYWORDS[kind], data)
     return b"%d:%b," % (len(payload), payload)
+
+
+def kind(reply: bytes) -> str:
+    """What a reply says: the first argument of `reply`."""
+    return _KINDS[reply.partition(b":")[2].partition(b" ")[0]]

@@ -35,6 +35,7 @@ REASON_LIMIT: Final = 400
 # tcp_table(5). 400 makes Postfix hang up and try again later. It has no word for "for good": that is 400 too.
 CODES: Final = {"found": b"200", "notfound": b"500", "temporary": b"400", "permanent": b"400"}
 
+_KINDS: Final = {b"200": "found", b"500": "notfound", b"400": "temporary"}
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _PLAIN: Final = frozenset(range(33, 127)) - {37}
 _ENCODED: Final = tuple(b"%c" % byte if byte in _PLAIN else b"%%%02X" % byte for byte in range(256))
@@ -51,7 +52,12 @@ class Reader:
         self._closed = False
         self._end: Malformed | Signal | None = None
 
-    def receive_data(self, data: bytes) -> None:
+    @property
+    def partial(self) -> bool:
+        """Whether there is a part of a request."""
+        return len(self._buffer) > 0
+
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take what was read. Empty: the client has closed."""
         if not data:
             self._closed = True
@@ -123,3 +129,8 @@ def reply(kind: str, text: str) -> bytes:
             raise ValueError(f"found {len(line)} bytes; Postfix reads {REPLY_LIMIT}")
         return line
     return b"%b %b\n" % (CODES[kind], encode(data[:REASON_LIMIT] or b"not found"))
+
+
+def kind(reply: bytes) -> str:
+    """What a reply says: the first argument of `reply`, or "temporary" for any 400."""
+    return _KINDS[reply[:3]]
