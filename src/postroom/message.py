@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHUNK = 65536
 
@@ -44,25 +44,39 @@ class Message:
         return cls(data, None, len(data))
 
     @classmethod
-    def read(cls, source: int, *directories: str, memory_limit: int = MEMORY_LIMIT) -> Message:
-        """Read descriptor `source` to its end. Raises OSError (full disk, no place to spool to)."""
+    def read(
+        cls,
+        source: int,
+        *directories: str,
+        memory_limit: int = MEMORY_LIMIT,
+        go_on: Callable[[int], None] | None = None,
+    ) -> Message:
+        """Read descriptor `source` to its end. Raises OSError (full disk, no place to spool to).
+
+        `go_on` is told before each read how much has come; what it raises ends the reading.
+        """
         from _blake2 import blake2b
 
         digest = blake2b(digest_size=20)
         parts: list[bytes] = []
         size = 0
         spool: int | None = None
-        while chunk := os.read(source, CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+        try:
+            while chunk := _next(source, size, go_on):
+                digest.update(chunk)
+                size += len(chunk)
+                if spool is not None:
+                    _write_all(spool, chunk)
+                    continue
+                parts.append(chunk)
+                if size > memory_limit:
+                    spool = open_spool(*directories)
+                    _write_all(spool, b"".join(parts))
+                    parts = []
+        except BaseException:
             if spool is not None:
-                _write_all(spool, chunk)
-                continue
-            parts.append(chunk)
-            if size > memory_limit:
-                spool = open_spool(*directories)
-                _write_all(spool, b"".join(parts))
-                parts = []
+                os.close(spool)
+            raise
         return cls(b"".join(parts), spool, size, digest.digest())
 
     def chunks(self) -> Iterator[bytes]:
@@ -122,6 +136,19 @@ def open_spool(*directories: str) -> int:
             if directory == places[-1]:
                 raise
     raise ValueError("no directory to spool to")
+
+
+def give_back(message: Message) -> None:
+    """Close its file, where there is one: for who outlives the message. To read it raises OSError from then on."""
+    if message._fd is not None:
+        fd, message._fd = message._fd, -1
+        os.close(fd)
+
+
+def _next(source: int, size: int, go_on: Callable[[int], None] | None) -> bytes:
+    if go_on is not None:
+        go_on(size)
+    return os.read(source, CHUNK)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from actions.scripted import Scripted
 
+from postroom.actions import lock
 from postroom.deadline import Deadline
 from postroom.delivery import Mail
 from postroom.envelope import Envelope, Recipient
@@ -137,5 +138,6 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 def nothing_is_left_open() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
+    lock._kept.__dict__.clear()  # as where the thread ends
     after = {fd for fd in os.listdir("/proc/self/fd") if fd not in before and os.path.exists(f"/proc/self/fd/{fd}")}
     assert not after, [os.readlink(f"/proc/self/fd/{fd}") for fd in after]

@@ -281,6 +281,17 @@ def test_a_service_that_this_host_can_run_is_no_matter_for_a_warning(tmp_path: P
     assert warnings(run(tmp_path, text)[1]) == []
 
 
+@pytest.mark.parametrize(
+    ("keys", "warned"),
+    [("", True), ('mode = "0666"\n', True), ('group = "daemon"\n', True), ('mode = "0660"\ngroup = "daemon"\n', False)],
+)
+def test_a_socket_for_mail_that_everybody_can_connect_to(tmp_path: Path, keys: str, warned: bool) -> None:
+    said = warnings(run(tmp_path, f'[listen.lmtp]\nat = "unix:/run/postroom/lmtp"\n{keys}')[1])
+    text = 'every user of this host can hand in mail there, in any name: set mode = "0660" and group = "postfix"'
+    assert said == ([f"listen.lmtp.mode: {text}"] if warned else [])
+    assert warnings(run(tmp_path, f'[listen.policy]\nat = "unix:/run/postroom/policy"\n{keys}')[1]) == []
+
+
 def test_a_service_that_this_host_cannot_run(tmp_path: Path) -> None:
     text = (
         '[serve]\nprograms = ["gone.py"]\n[listen.policy]\nat = "unix:/no/such/policy"\nprogram = "tickets"\n'

@@ -190,6 +190,29 @@ def test_somebody_else_answers(answer: bytes, config: str, path: str) -> None:
     assert "is this the address of [listen.health]?" in done.output or "is postroom serve running?" in done.output
 
 
+@pytest.mark.parametrize("damage", ["rules = maybe\n", "[[rule]]\nid = 1\n", "[serve]\nworkers = -1\n", "= =\n[\n"])
+def test_a_file_that_is_wrong_elsewhere_still_says_where_to_ask(damage: str, resident: Resident, config: str) -> None:
+    file = Path(config)
+    good = file.read_text()
+    resident.start()
+    for text in (good + damage, damage + good):
+        file.write_text(text)
+        done = status("--config", config)
+        assert "serve  " in done.output, done.output
+
+
+def test_where_to_ask_is_not_guessed(tmp_path: Path) -> None:
+    file = tmp_path / "postroom.toml"
+    for text in (
+        '= =\n[listen.policy]\nat = "127.0.0.1:1"\n',
+        '= =\nat = "127.0.0.1:1"\n',
+        "= =\n[listen.health]\nat = 1\n",
+    ):
+        file.write_text(text)
+        done = status("--config", str(file))
+        assert (done.exit_code, "--address" in done.output) == (78, True), done.output
+
+
 def test_without_a_listener_it_says_how_to_add_one(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     file = tmp_path / "postroom.toml"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from readable import home, python
 
 from postroom.cli import main
 from postroom.postfix import fragment
@@ -134,13 +135,15 @@ def test_a_dry_run_prints_the_change_and_makes_none(host: Host) -> None:
     assert sum(line.startswith("-") and not line.startswith("---") for line in lines) == 0
 
 
-def test_thin_is_put_in_front_and_stays(host: Host) -> None:
+def test_thin_is_put_in_front_and_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-ins are shell scripts, which thin.py becomes, as nobody, for --help."""
+    start = (python(), "-I", "-S", str(home() / "src/postroom/thin.py"))
+    monkeypatch.setattr("postroom.cli.wire.thin_start", lambda: start)
     assert host.wire("rule-deliver", "--yes", "--no-reload").exit_code == 0
     assert "thin.py" not in host.master.read_text()
     result = host.wire("rule-deliver", "rule-policy", "--thin", "--yes", "--no-reload")
     assert result.exit_code == 0, result.output
-    assert host.master.read_text().count(f"argv={' '.join(fragment.thin_start())} {host.folder}/bin/rule-") == 2
+    assert host.master.read_text().count(f"argv={' '.join(start)} {host.folder}/bin/rule-") == 2
     assert host.wire("rule-deliver", "rule-policy", "--yes", "--no-reload").stdout == "nothing to change\n"
     assert host.run("unwire", "rule-deliver", "rule-policy", "--yes", "--no-reload").exit_code == 0
     assert "thin.py" not in host.master.read_text()

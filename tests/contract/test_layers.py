@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "postroom"
 
 # From the bottom up. A module may import its own layer and those before it.
 LAYERS = [
-    ["status", "deadline", "handoff", "thin"],
+    ["status", "deadline", "cpus", "handoff", "thin"],
     ["wire", "log"],
     ["envelope", "message"],
     ["dnsname", "mx", "rules", "bounces", "store"],

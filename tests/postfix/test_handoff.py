@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from postfix.conftest import Start
-from resident.handing import ROOT, THIN, Resident, wait_for
+from resident.handing import PYTHON, ROOT, THIN, Resident, wait_for
 
 from postroom.postfix.instance import Instance
 
@@ -77,7 +76,7 @@ class House:
                     self._pipe("who", str(self.who)),
                     self._pipe("twice", str(self.twice)),
                     self._pipe("kept", str(self.kept)),
-                    self._pipe("thin", f"{sys.executable} -I -S {THIN} {self.who}"),
+                    self._pipe("thin", f"{PYTHON} -I -S {THIN} {self.who}"),
                     f"{self.policy.name} unix - n n - 0 spawn user=nobody argv={self.policy} {self._options}\n",
                 )
             ),
@@ -87,7 +86,7 @@ class House:
         """As pip installs it; the library is the checkout's."""
         path = self.folder / program.stem
         text = program.read_text().removeprefix("#!python\n")
-        path.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT / 'src')!r})\n{text}")
+        path.write_text(f"#!{PYTHON}\nimport sys\nsys.path.insert(0, {str(ROOT / 'src')!r})\n{text}")
         path.chmod(0o755)
         return path
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from readable import home
 from resident.door import Door
-from resident.house import House, install
+from resident.house import House
 from resident.house_files import KINDS
 
 from postroom.lab.nameserver import Nameserver
@@ -26,10 +26,8 @@ def folder_for(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed() -> Iterator[Path]:
-    folder = folder_for("installed")
-    yield install(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+def installed() -> Path:
+    return home()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":  # perhaps as another user, and then in the copy
+    ROOT, PYTHON = Path(__file__).parents[2], sys.executable
+else:
+    from readable import home, python
+
+    ROOT, PYTHON = home(), python()
 THIN = ROOT / "src" / "postroom" / "thin.py"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 MESSAGE = b"Received: by x; Sun, 22 Nov 2026 15:04:54 +0000\nSubject: hello\n\nbody\n"
@@ -116,7 +121,7 @@ class Resident:
         self.config.write_text(self.config.read_text().partition("[serve]")[0] + serve)
         more = [word for user in users for word in ("--user", user)]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(self.place), *self.options, *more],
+            [PYTHON, str(ROOT / "tests/resident/handing.py"), str(self.place), *self.options, *more],
             env=ENVIRONMENT,
             user=self.user,
             group=self.user and pwd.getpwnam(self.user).pw_gid,
@@ -143,7 +148,7 @@ class Resident:
         start = ["-I", "-S", str(THIN)] if thin else []
         if thin:
             program = executable(program)
-        return [sys.executable, *start, str(program), *self.options, "--handoff", str(self.place), *options, *words]
+        return [PYTHON, *start, str(program), *self.options, "--handoff", str(self.place), *options, *words]
 
     def run(self, program: Path, *options: str, **keywords: Any) -> tuple[int, bytes]:
         user = keywords.pop("user", None)
@@ -170,7 +175,7 @@ def executable(program: Path) -> Path:
     folder = program.parent if program.is_relative_to("/tmp") else None
     text = program.read_text().removeprefix("#!python\n")
     if folder is not None and not text.startswith("#!"):
-        program.write_text(f"#!{sys.executable}\n{text}")
+        program.write_text(f"#!{PYTHON}\n{text}")
         program.chmod(0o755)
     return program
 

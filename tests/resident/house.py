@@ -8,7 +8,6 @@ says which it is (`address_of`), and its number is in it, so that each can be fo
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import pwd
@@ -23,14 +22,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from readable import python
 from resident.house_files import CLOCKED, EFFECT, KINDS, PARAMETERS, PLAIN, RULES, TRANSPORTS, USER, WORKERS
 
-from postroom.lab.place import choose_python
 from postroom.postfix.instance import Instance, free_port
 
 ROOT = Path(__file__).parents[2]
-# What the resident and its programs import, for a user who may not read where we have it from.
-PACKAGES = ("click", "dns", "idna", "prometheus_client", "daemon", "lockfile")
 
 
 def address_of(number: int) -> str:
@@ -43,20 +40,6 @@ def number_of(name: str) -> int:
     return int(re.match(r"[em](\d+)", name)[1])  # type: ignore[index]  # there are no others
 
 
-def install(folder: Path) -> Path:
-    """The library with what it needs, and the programs, for nobody to run; compiled, since nobody may write there."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("src", "agents", "spawn", "bounce"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None, f"{name} is not installed"
-        shutil.copytree(Path(spec.origin).parent, folder / "src" / name, ignore=ignored)
-    python = choose_python(USER)[0]
-    subprocess.run([python, "-m", "compileall", "-q", str(folder / "src")], check=True)
-    return folder
-
-
 class House:
     """A folder with everything in it, Postfix running; the resident is started by `start`."""
 
@@ -64,7 +47,7 @@ class House:
         self.folder = folder
         self.installed = installed
         self.account = pwd.getpwnam(USER)
-        self.python = choose_python(USER)[0]
+        self.python = python()
         self.process: subprocess.Popen[bytes] | None = None
         self.health = free_port()
         self._dns = dns

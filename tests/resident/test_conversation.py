@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -313,18 +314,51 @@ def test_a_client_that_has_closed_its_side_gets_its_answer() -> None:
     assert talk.transport.sent == DUNNO and talk.transport.closed
 
 
+def drained(talk: Talk) -> None:
+    """And the loop has come round once, in which nothing was to be read."""
+    talk.conversation.drain()
+    talk.worker.timers.pop().action()
+
+
+def test_draining_reads_what_has_come_already() -> None:
+    talk = Talk("policy", POLICY, quick=True)
+    talk.worker.draining = True
+    talk.conversation.drain()
+    talk.hear(REQUEST)
+    assert (talk.transport.sent, talk.transport.closed) == (DUNNO, False)
+    talk.worker.timers.pop().action()
+    assert talk.transport.closed
+
+
+def test_what_has_come_is_read_before_the_timer_of_a_drain() -> None:
+    async def meet() -> tuple[bytes, bytes]:
+        talk = Talk("policy", POLICY, quick=True)
+        loop = talk.worker.loop = asyncio.get_running_loop()  # type: ignore[assignment]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            made = Conversation(talk.line)
+            await loop.connect_accepted_socket(lambda: made, ours)
+            theirs.sendall(REQUEST)
+            made.drain()
+            await asyncio.sleep(0.1)
+            return theirs.recv(4096), theirs.recv(4096)
+
+    assert asyncio.run(meet()) == (DUNNO, b"")
+
+
 def test_draining_closes_what_is_idle_and_answers_what_is_in_hand() -> None:
     talk = Talk("policy", POLICY, quick=False)
-    talk.conversation.drain()
+    drained(talk)
     assert talk.transport.closed
     talk.begin()
     talk.hear(REQUEST[:30])
-    talk.conversation.drain()
+    drained(talk)
     assert talk.transport.closed and talk.worker.running == []
     talk.begin()
     talk.hear(REQUEST * 2)
     talk.worker.draining = True
-    talk.conversation.drain()
+    drained(talk)
     assert not talk.transport.closed
     talk.worker.pool.run()
     assert (talk.transport.sent, talk.transport.closed) == (DUNNO, True), "the second is asked for again elsewhere"

@@ -85,7 +85,7 @@ class Service(Place):
 
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(exist_ok=True)
     os.chown(tmp_path / "state", 65534, 65534)
     return Service(tmp_path)
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from readable import python
 
 from postroom.config import Listen
 from postroom.resident import account, listeners, passed
@@ -81,7 +82,7 @@ def test_it_is_never_wider_than_asked_for(tmp_path: Path, made: list[Listener]) 
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o011)
     attacker = subprocess.Popen(
-        [sys.executable, "-c", TRIES, str(path)], user=65534, group=65534, extra_groups=[], stdout=subprocess.PIPE
+        [python(), "-c", TRIES, str(path)], user=65534, group=65534, extra_groups=[], stdout=subprocess.PIPE
     )
     try:
         assert attacker.stdout is not None

@@ -279,6 +279,26 @@ def test_asked_to_end_it_finishes_what_is_in_hand_and_closes_what_is_idle(make: 
     assert ended == [0]
 
 
+def test_asked_to_end_it_does_not_wait_for_who_has_fallen_silent(make: Make) -> None:
+    """A part of a command is nothing; a part of a mail has some seconds more."""
+    resident = make()
+    part, half = (resident.client() for _ in range(2))
+    part.socket.sendall(b"LHL")
+    half.say("LHLO x", "MAIL FROM:<>", "RCPT TO:<a@lab.test>", "DATA")
+    half.socket.sendall(b"half a mail\r\n")
+    time.sleep(0.5)
+    begun = time.monotonic()
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(resident.stop()))
+    thread.start()
+    assert part.reply() == ""  # nothing, not even a greeting: that was read before
+    assert time.monotonic() - begun < 5
+    assert half.reply() == ""
+    assert 5 < time.monotonic() - begun < 20
+    thread.join(30)
+    assert ended == [0]
+
+
 def test_killed_in_the_middle_the_next_try_delivers_once(make: Make) -> None:
     resident = make()
     client = resident.client()

@@ -3,7 +3,6 @@
 import marshal
 import sys
 import time
-import timeit
 import types
 from typing import Any
 
@@ -104,7 +103,7 @@ def test_gauges_are_asked_for_when_they_are_told() -> None:
 
 def test_what_other_parts_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read where it is loaded, and whatever it holds; nothing is imported for it."""
-    for name in ("postroom.dns", "postroom.store.grouped"):
+    for name in ("postroom.dns", "postroom.store.grouped", "postroom.store.writer"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     metrics = Metrics()
     assert (told(metrics)["dns"], told(metrics)["store"]) == ({}, {})
@@ -112,16 +111,6 @@ def test_what_other_parts_count(monkeypatch: pytest.MonkeyPatch) -> None:
     part.counts = {"hits": 5, "server": "192.0.2.1"}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "postroom.dns", part)
     assert told(metrics)["dns"] == {"hits": 5}
-
-
-def test_a_request_costs_less_than_a_microsecond() -> None:
-    """0.34 us on the machine of 2026; twice the budget, for one that is busy."""
-    metrics = Metrics()
-    times = timeit.repeat(
-        lambda: metrics.request("policy", "rule-policy", "no-mx", "REJECT", 0.00004), number=20_000, repeat=9,
-        timer=time.thread_time,
-    )  # fmt: skip
-    assert min(times) / 20_000 < 2e-6
 
 
 # All workers together

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
-from resident.handing import ROOT
 
 from postroom import handoff, log
 from postroom.resident import programs
 from postroom.runners.captive import capture, hand_over
 
+CHECKOUT = Path(__file__).parents[2]
 HEAD = "from postroom.runners.pipe import run\n"
 GOOD = HEAD + "def deliver(mail):\n    return {number}\nrun(deliver)\nraise SystemExit(3)\n"
 
@@ -31,13 +32,15 @@ def write(folder: Path, name: str, text: str) -> str:
 
 
 def test_shipped_is_what_is_installed() -> None:
-    manifest = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    manifest = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(programs.SHIPPED) == set(manifest["shared-scripts"].values())
 
 
 def test_all_of_ours_are_found_and_say_what_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sys.argv", ["/nowhere/postroom"])
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    for name in ("agents", "spawn", "bounce"):
+        for file in (CHECKOUT / name).glob("*.py"):
+            shutil.copy(file, tmp_path / file.stem)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "postroom")])
     found = programs.load()
     assert {name: (one.kind, one.protocol, one.through_sources) for name, one in found.items()} == {
         "rule-deliver": ("pipe", "pipe", False),

@@ -85,6 +85,15 @@ def test_what_is_not_one_question_is_not_kept(talk: Any) -> None:
     assert answer(talk, ASKED + ASKED[:3]) == b"5:OK 7:,"
 
 
+def test_an_answer_to_the_first_of_two_is_not_kept(talk: Any) -> None:
+    both = ASKED + netstring("route wait")
+    assert answer(talk, both) == b"5:OK 1:,"
+    talk.worker.pool.jobs.clear()
+    talk.begin()
+    assert answer(talk, both) == b"5:OK 3:,", "and not that of both from memory"
+    assert len(talk.worker.pool.jobs) == 1
+
+
 def test_a_fault_is_not_kept(talk: Any) -> None:
     for count in (1, 2):
         assert answer(talk, netstring("route boom")).startswith(b"46:TEMP") or b"TEMP" in talk.transport.sent

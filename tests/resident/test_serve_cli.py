@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from readable import home, python
 from resident.supervised import alive, children, until
 
 from postroom.cli.serve import DEFAULT_PID_FILE
@@ -20,11 +20,12 @@ from postroom.resident import account
 from postroom.status import ConfigurationFault
 
 USER = ["--user", "nobody", "--group", "nogroup"]
-ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-COMMAND = [sys.executable, "-c", "from postroom.cli import main; main()", "serve"]
+# It becomes another user, and imports one thing or the other as that one.
+ENVIRON = {**os.environ, "PYTHONPATH": str(home() / "src")}
+COMMAND = [python(), "-c", "from postroom.cli import main; main()", "serve"]
 # linux/prctl.h, PR_SET_MDWE: what MemoryDenyWriteExecute= of the unit comes to.
 HARDENED = [
-    sys.executable,
+    python(),
     "-c",
     "import ctypes, os, sys; assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0; os.execv(sys.argv[1], sys.argv[1:])",
 ]
@@ -44,6 +45,8 @@ class Place:
         self.log = folder / "log"
         self.socket = folder / "policy"
         self.pid_file = folder / "pid"
+        (folder / "state").mkdir(exist_ok=True)
+        os.chown(folder / "state", 65534, 65534)
         self.write(f'[listen.policy]\nat = "unix:{self.socket}"\nmode = "0600"')
 
     def write(self, listen: str, serve: str = "") -> None:
@@ -177,6 +180,15 @@ def test_no_such_directory_and_no_socket(place: Place, detach: bool) -> None:
     assert place.socket.read_text() == "precious"
 
 
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_state_that_nothing_can_be_kept_in(place: Place, detach: bool) -> None:
+    start = place.detached if detach else place.run
+    mine = place.folder / "mine"
+    mine.mkdir(mode=0o755)
+    refused(start("--state", str(mine)), 75, f"the state directory {mine} cannot be written by nobody: chown nobody")
+    refused(start("--state", str(mine / "no")), 75, f"the state directory {mine}/no is not there: install -d")
+
+
 def test_a_pid_file_that_cannot_be(place: Place) -> None:
     refused(place.run("--pid-file", str(place.folder / "no" / "pid")), 78, "No such file or directory")
     (place.folder / "link").symlink_to(place.folder / "precious")
@@ -192,7 +204,7 @@ def test_a_passed_socket_that_nobody_wants(place: Place) -> None:
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\nos.execv(sys.argv[1], sys.argv[1:])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *COMMAND, "--config", str(place.config), *USER],
+        [python(), "-c", code, *COMMAND, "--config", str(place.config), *USER],
         capture_output=True, text=True, check=False, env=ENVIRON, timeout=60,
     )  # fmt: skip
     refused(done, 78, "systemd passed a socket at 127.0.0.1:")

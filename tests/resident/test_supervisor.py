@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from resident.supervised import Supervised, alive, until
 
+from postroom.resident.supervisor import LEAST_SLOTS
+
 Start = Callable[..., Supervised]
 
 
@@ -255,6 +257,20 @@ def test_an_address_that_cannot_be_had_is_refused_whole(start: Start, tmp_path: 
     assert not (tmp_path / "fresh").exists()
     assert service.children() == before
     assert service.ask()[0] in before
+
+
+def test_more_workers_than_there_is_room_for_are_refused_and_modes_are_as_before(start: Start, tmp_path: Path) -> None:
+    service = start().up()
+    before = service.children()
+    mode = service.path.stat().st_mode
+    service.write(
+        f'mode = "0600"\n[listen.fresh]\nprotocol = "policy"\nat = "unix:{tmp_path}/fresh"', workers=LEAST_SLOTS + 20
+    )
+    service.signal(signal.SIGHUP)
+    service.await_log("start the service again; [serve] and [listen] stay as before")
+    assert service.path.stat().st_mode == mode
+    assert not (tmp_path / "fresh").exists()
+    assert service.children() == before
 
 
 def test_workers_that_do_not_come_up_are_taken_back(start: Start, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -257,6 +258,32 @@ def test_a_client_that_never_reads_takes_no_memory_and_no_time_of_others(served:
     assert sent < 4 << 20 and resident < 100_000, (sent, resident)
 
 
+def fill(client: socket.socket) -> None:
+    """Ask until nobody takes any more of it for a while: the answers fill all that there is, up to the worker."""
+    client.settimeout(1)
+    with pytest.raises(TimeoutError):
+        while True:
+            client.send(request() * 100)
+
+
+def test_who_does_not_read_neither_keeps_others_out_nor_holds_up_the_end(served: Served) -> None:
+    served.start("200")  # descriptors: room for 100 connections
+    deaf = [served.connect() for _ in range(2)]
+    for one in deaf:
+        fill(one)
+    silent = [served.connect() for _ in range(190)]
+    for _ in range(5):
+        assert served.ask() == DUNNO
+    assert served.process is not None
+    open_ones = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
+    assert open_ones < 140, f"{open_ones} descriptors for 100 connections, of {len(silent)} that came"
+    fill(served.connect())
+    began = time.monotonic()
+    served.signal(signal.SIGTERM)
+    assert served.wait(40) == 0
+    assert time.monotonic() - began < 15
+
+
 def test_large_requests_from_many_at_once(served: Served) -> None:
     served.start()
     answers = []
@@ -295,3 +322,30 @@ def test_a_worker_comes_up_without_a_configuration_and_defers(served: Served) ->
     while served.ask() != DUNNO:
         assert time.monotonic() < end
     assert isinstance(served.connect("odd"), socket.socket)
+
+
+def test_busy_threads_keep_to_one_cpu_until_they_are_idle(served: Served) -> None:
+    served.start()
+    every = os.sched_getaffinity(0)
+    assert cpus_of(served) == [every]
+    client = served.connect("odd")
+    end = time.monotonic() + 20
+    while cpus_of(served) != [{min(every)}] and time.monotonic() < end:
+        for _ in range(50):  # to a handler that runs in a thread
+            client.sendall(request())
+            assert client.recv(100) == ANSWER
+    assert cpus_of(served) == [{min(every)}]
+    while cpus_of(served) != [every] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert cpus_of(served) == [every]
+
+
+def cpus_of(served: Served) -> list[set[int]]:
+    """Of all threads, each set once."""
+    assert served.process is not None
+    found: list[set[int]] = []
+    for thread in os.listdir(f"/proc/{served.process.pid}/task"):
+        cpus = os.sched_getaffinity(int(thread))
+        if cpus not in found:
+            found.append(cpus)
+    return found

@@ -292,6 +292,31 @@ def test_no_reply_waits_for_a_sendmail_that_hangs_and_no_crowd_of_them_is_starte
     assert spawned.log.read_text().count("success of 1 recipients") == 1
 
 
+def test_a_deadline_between_the_answer_and_its_way_out_finds_the_same_replies() -> None:
+    """The watching thread asks for them then, while the first ones are about to be sent."""
+    from postroom.runners.lmtp import Deliveries, InHand, Said
+    from postroom.runners.options import Options
+    from postroom.runners.service import Service
+    from postroom.status import sent
+    from postroom.wire.events import NEED_DATA
+
+    speech = Deliveries(lambda mail: sent(mail.recipient))
+    reader = speech.reader()
+    reader.receive_data(b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@lab.test>\r\nRCPT TO:<b@lab.test>\r\nDATA\r\n.\r\n")
+    assert isinstance(reader.next_event(), Said)
+    event = reader.next_event()
+    assert isinstance(event, InHand)
+    request = speech.request(event, Service(Options(), 10), time.monotonic() + 10)
+    answer = speech.answer(request)
+    assert answer == b"250 2.0.0 a@lab.test\r\n250 2.0.0 b@lab.test\r\n"
+    assert speech.failure(request, "4.3.0") == answer
+    assert reader.next_event() is NEED_DATA, "nothing is said twice"
+    reader.receive_data(b"NOOP\r\n")
+    noop = reader.next_event()
+    assert isinstance(noop, Said)
+    assert noop.data == b"250 2.0.0 ok\r\n"
+
+
 def test_strangers_write_no_fields_into_a_report() -> None:
     from postroom.runners.dsn import Result, compose
     from postroom.status import sent
@@ -299,9 +324,14 @@ def test_strangers_write_no_fields_into_a_report() -> None:
 
     mail = mail_from(b'FROM:<"a b"@client.test> ENVID=a+0D+0AAction:+20failed', {}, 1000)
     rcpt = rcpt_to("TO:<ü@lab.test> NOTIFY=SUCCESS ORCPT=utf-8;\\x{FC}@lab.test".encode())
-    report = compose(mail, [Result(rcpt, sent("x\r\nAction: failed"), True)], b"Subject: x\n" * 10_000)
+    odd = rcpt_to(b'TO:<"a\t\\\x01\x0bb"@lab.test> ORCPT=rfc822;a+0Ab')
+    results = [Result(rcpt, sent("x\r\nAction: failed"), True), Result(odd, sent("y"), True)]
+    report = compose(mail, results, b"Subject: x\n" * 10_000)
     assert len(report) < 60_000
-    assert report.count(b"\nAction: ") == 1
+    assert report.count(b"\nAction: ") == 2
+    assert report.count(b"\nOriginal-Recipient: ") == 1
+    assert b'; "a ? b"@lab.test\n' in report
+    assert not {*range(32)} & {*report} - {*b"\n"}
     assert b"\nAction: relayed\n" in report
     assert "\nFinal-Recipient: utf-8; ü@lab.test\n".encode() in report
     assert b"Content-Type: message/global-delivery-status\n" in report

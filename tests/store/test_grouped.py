@@ -190,11 +190,88 @@ def test_of_what_was_taken_and_is_slow_nothing_is_said_but_that(state: Path, mon
         return whole(connection, lasting, synchronous, dry)
 
     monkeypatch.setattr(engine, "transaction", slow)
-    late = Asked(state, lambda one: one.done(b"key", "2.0.0 ok"), 0.3)
+    late = Asked(state, lambda one: one.suppress(Suppression("a@example.com", 1)), 0.3)
     assert str(late.ended().error) == "the state is slow to answer"
     assert late.took < 0.9
     monkeypatch.undo()
-    assert store.open(str(state), Deadline(5)).claim(b"key") == "2.0.0 ok", "it may have been made, and was"
+    asleep(state)
+    assert store.open(str(state), Deadline(5)).suppression("a@example.com"), "it may have been made, and was"
+
+
+def test_who_comes_alone_writes_in_the_own_thread_unless_it_has_to_be_synced(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made(state)
+    threads = []
+    whole = engine.transaction
+
+    def told(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return whole(*arguments)
+
+    monkeypatch.setattr(engine, "transaction", told)
+    ours = threading.get_ident()
+    for number in range(3):
+        one.done(b"%d" % number, "2.0.0 ok")
+        asleep(state)
+    assert threads == [ours] * 3
+    assert one.suppress(Suppression("a@example.com", 1))
+    assert threads[3] != ours
+    asleep(state)
+    with pytest.raises(TypeError):
+        one.done(b"k", None)  # type: ignore[arg-type]
+    asleep(state)
+    assert one.claim(b"1") == "2.0.0 ok"
+    assert one.claim(b"k") is None
+
+
+def asleep(state: Path) -> None:
+    """Until the thread that writes has nothing to do."""
+    end = time.monotonic() + 5
+    while not grouped._place(str(state)).writer._asleep:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_what_comes_while_one_writes_joins_it_or_is_written_after_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(state)
+    asleep(state)
+    begun, end = threading.Event(), threading.Event()
+    whole = engine.transaction
+
+    def slow(connection: Any, change: Any, synchronous: str, dry: bool = False) -> Any:
+        result = whole(connection, change, synchronous, dry)
+        begun.set()
+        assert end.wait(10)
+        return result
+
+    monkeypatch.setattr(engine, "transaction", slow)
+    first = Asked(state, lambda one: one.claim(b"first"))
+    assert begun.wait(10)
+    others = [Asked(state, lambda one, n=n: one.claim(b"%d" % n)) for n in range(5)]
+    all_wait(5, state)
+    end.set()
+    assert [one.ended().error for one in (first, *others)] == [None] * 6
+    assert keys(state) == {b"before", b"first", *(b"%d" % n for n in range(5))}
+
+
+def test_the_first_of_a_commit_that_fails_is_taken_back_alone(state: Path, commits: list[str]) -> None:
+    one = made(state)
+    commits.clear()
+    event = Event(b"k", int(time.time()), "failed", fields={"a": "b"})
+    event.fields["c"] = 5  # type: ignore[assignment] # what a bug would do
+    with nobody_writes(state):
+        bad = Asked(state, lambda one: one.record(event))
+        all_wait(1, state)
+        asked = [Asked(state, lambda one, n=n: one.claim(b"%d" % n)) for n in range(5)]
+        all_wait(6, state)
+    assert isinstance(bad.ended().error, TypeError)
+    assert [one.ended().error for one in asked] == [None] * 5
+    assert len(commits) == 1
+    assert keys(state) == {b"before", *(b"%d" % n for n in range(5))}
+    assert list(one.events()) == []
 
 
 def test_deadline_clock_and_dry_are_each_callers_own(state: Path) -> None:

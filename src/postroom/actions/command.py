@@ -17,6 +17,7 @@ import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it;
 import os
 import select
 
+from postroom import cpus
 from postroom.actions import failed
 from postroom.envelope import NAMES, domain, localpart
 from postroom.message import MEMORY_LIMIT, open_spool
@@ -93,16 +94,17 @@ class Child:
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         try:
-            self._pid = os.posix_spawn(
-                arguments[0],
-                arguments,
-                environment,
-                file_actions=[(os.POSIX_SPAWN_DUP2, message, 0)]
-                + [(os.POSIX_SPAWN_DUP2, writer, descriptor) for descriptor in (1, 2)],
-                setpgroup=0,
-                # Python ignores these two, and a program would inherit that: `yes | head` would never end.
-                setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
-            )
+            with cpus.Everywhere():
+                self._pid = os.posix_spawn(
+                    arguments[0],
+                    arguments,
+                    environment,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, message, 0)]
+                    + [(os.POSIX_SPAWN_DUP2, writer, descriptor) for descriptor in (1, 2)],
+                    setpgroup=0,
+                    # Python ignores these two, and a program would inherit that: `yes | head` would never end.
+                    setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
+                )
         except OSError:
             os.close(self._reader)
             raise

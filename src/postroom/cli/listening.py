@@ -67,6 +67,7 @@ def listening(model: Model, report: Report) -> None:
         if one.at.startswith("unix:"):
             _path(one.at.removeprefix("unix:"), (*place, "at"), report)
         _accounts(one, place, report)
+        _strangers(one, place, report)
 
 
 def _path(path: str, place: tuple[str, ...], report: Report) -> None:
@@ -77,6 +78,13 @@ def _path(path: str, place: tuple[str, ...], report: Report) -> None:
         )
     elif folder != _RUNTIME and not os.path.isdir(folder):
         report.warning(place, f"there is no folder {folder}: make it, for the user of the service to write to")
+
+
+def _strangers(listen: Listen, place: tuple[str, ...], report: Report) -> None:
+    """What LMTP brings counts as accepted by Postfix, and XFORWARD says whose it is."""
+    if listen.protocol == "lmtp" and listen.at.startswith("unix:") and listen.mode & 0o002:
+        text = 'every user of this host can hand in mail there, in any name: set mode = "0660" and group = "postfix"'
+        report.warning((*place, "mode"), text)
 
 
 def _accounts(listen: Listen, place: tuple[str, ...], report: Report) -> None:

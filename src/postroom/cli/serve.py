@@ -120,13 +120,26 @@ def _serve(
         announce, private = _leave(who, bound, given, pid_file, detached)
         log.open("serve", options.log or configuration.log, configuration.log_format)
         try:
+            _usable(configuration.state, who)
             return _run(Launch(options, who, given, programs, notify, announce, private), configuration, bound)
         except Fault as fault:
-            announce(str(fault))
+            if detached:  # else who called says it
+                announce(str(fault))
             raise
     finally:
         if pid_file is not None:
             pid_file.release()
+
+
+def _usable(state: str, who: Account) -> None:
+    """Raises Fault where nothing could be kept: every delivery would be put off, and that seen only in the log."""
+    if not os.path.isdir(state):
+        why, way = "is not there", f"install -d -m 700 -o {who.name} {state}"
+    elif not os.access(state, os.W_OK | os.X_OK):
+        why, way = f"cannot be written by {who.name}", f"chown {who.name} {state}"
+    else:
+        return
+    raise Fault(f"the state directory {state} {why}: {way}")
 
 
 def _programs() -> Programs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
@@ -69,10 +70,30 @@ def _fail(context: click.Context, text: str, status: int) -> None:
 
 def configured(config_path: str) -> str:
     """The address of the health listener. Raises ConfigurationFault where there is none."""
-    for listen in config.load(config_path).listen:
-        if listen.protocol == "health":
-            return listen.at
-    raise ConfigurationFault(f"{config_path}: {MISSING}")
+    try:
+        found = [listen.at for listen in config.load(config_path).listen if listen.protocol == "health"]
+    except ConfigurationFault as fault:
+        # The service goes on by the one before, and can tell; which is when it is asked.
+        found = _looked_for(config_path)
+        if not found:
+            raise ConfigurationFault(f"{fault}; where to ask cannot be read from it: --address") from None
+    if not found:
+        raise ConfigurationFault(f"{config_path}: {MISSING}")
+    return found[0]
+
+
+def _looked_for(config_path: str) -> list[str]:
+    """The address in a file that is wrong in some other place, or not even TOML."""
+    try:
+        with open(config_path, encoding="utf-8", errors="replace") as file:
+            text = file.read(config.FILE_LIMIT)
+    except OSError:
+        return []
+    tables = re.split(r"(?m)^[ \t]*(?=\[)", text)
+    health = [table for table in tables if re.match(r"\[listen\.health\]|(?s:.*)^protocol *= *\"health\"", table, re.M)]
+    return [
+        found[1] for table in health if (found := re.search(r'(?m)^[ \t]*at[ \t]*=[ \t]*"(unix:/[^"]+|[^"/]+)"', table))
+    ]
 
 
 class _Connection(HTTPConnection):

@@ -103,9 +103,20 @@ class Conversation(asyncio.BufferedProtocol):
     # What the worker calls.
 
     def drain(self) -> None:
-        """Answer what is in hand, and close."""
+        """Answer what is in hand, and close; what has come already and was not read yet is in hand, too."""
+        self._line.worker.loop.call_later(0, self._close_idle)  # a timer's turn is after that of what can be read
+
+    def _close_idle(self) -> None:
         if self._request is None:
             self._close()
+
+    def abort(self) -> bool:
+        """Close without what the client has not read. False: it is closed already, or a request is in hand."""
+        if not self._transport.get_write_buffer_size() and (self._request is not None or self._transport.is_closing()):
+            return False
+        self._close()
+        self._transport.abort()
+        return True
 
     def close_now(self) -> None:
         """Say "later" to what is in hand, and close."""
@@ -145,9 +156,10 @@ class Conversation(asyncio.BufferedProtocol):
             request = line.request(event, now)
             answer = line.at_once(request, now, told)
             if answer is None:
+                question = b""  # what is kept is an answer to all of it
                 if self._handed_over(request, now):
                     break
-                answer, question = line.busy(request, now), b""
+                answer = line.busy(request, now)
             answers, question = (answers + answer, b"") if answers else (answer, question)
         if answers:
             self.idle_since = now

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import heapq
 import os
 import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from postroom import log
@@ -30,6 +32,9 @@ RESERVED = 512
 
 # Without a descriptor to accept by. Other workers may have one; so may we, when what was closed is closed.
 PAUSE = 0.1
+
+# Of the connections that have been silent for longest, as many are asked to go until one does.
+CANDIDATES = 20
 
 # Of what goes on for long, a line each so many seconds.
 TOLD_INTERVAL = 60.0
@@ -50,12 +55,14 @@ class Doors:
         self._enter = enter
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most = MAX_CONNECTIONS if soft < 0 else min(MAX_CONNECTIONS, max(soft - RESERVED, soft // 2))
-        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve = -1
+        self._keep_one()
         self._told = -NEVER
         self._pause: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         self._pause = None
+        self._keep_one()
         for one in self._listeners:
             one.socket.setblocking(False)
             self._worker.loop.add_reader(one.socket.fileno(), self._accept, one)
@@ -84,20 +91,23 @@ class Doors:
         except (BlockingIOError, ConnectionError, InterruptedError):
             return  # another worker was faster, or the client has gone again
         except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            self._make_room()
+            if error.errno in _NO_ROOM:
+                self._make_room()
             self._rest(os.strerror(error.errno or 0))
             return
         self._enter(connection, listener.listen)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been silent for longest. False: all have a request in hand."""
-        longest: Any = min(self._worker.connections, key=_since, default=None)
-        if longest is None or _since(longest) == NEVER:
-            return False
-        longest.drain()
-        return True
+        """Close the connection that has been silent for longest. False: all have a request in hand, or on its way.
+
+        Whoever does not read what he was told is not waited for: his connection would stay, and be the oldest for ever.
+        """
+        for one in heapq.nsmallest(CANDIDATES, self._worker.connections, key=_since):
+            if _since(one) == NEVER:
+                break
+            if one.abort():
+                return True
+        return False
 
     def _rest(self, why: str) -> None:
         self._shut()
@@ -105,9 +115,17 @@ class Doors:
         now = self._worker.loop.time()
         if now - self._told >= TOLD_INTERVAL:
             self._told = now
-            os.close(self._reserve)  # the log may need a descriptor to say so
+            if self._reserve >= 0:
+                os.close(self._reserve)  # the log may need a descriptor to say so
+                self._reserve = -1
             log.error("", fault="busy", text=f"no connection can be accepted now: {why}")
-            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            self._keep_one()
+
+    def _keep_one(self) -> None:
+        """Have a descriptor in reserve; where a thread was faster, another time."""
+        if self._reserve < 0:
+            with suppress(OSError):
+                self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _since(connection: Any) -> float:

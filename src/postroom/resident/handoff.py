@@ -13,6 +13,7 @@ import pwd
 import socket
 import struct
 import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from postroom.config import Listen
 from postroom.resident.handed import Delivery
 from postroom.resident.offered import Offer, Unclear, objection, read
 from postroom.resident.pool import Late
-from postroom.runners.verdicts import failed, line, overdue
+from postroom.runners.verdicts import failed, line
 from postroom.status import Outcome
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # For a program to say what it is, and after that to send its descriptor: it has nothing else to do.
 REQUEST_TIME = 5.0
+
+# What `users` names is looked up again after this: an account may be made, or taken away, while we run.
+USERS_TIME = 60.0
 
 # Reasons for "alone" that the log has; what is told after that many others is logged again.
 REASONS_LIMIT = 200
@@ -39,14 +43,17 @@ _CHUNK = 8192
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(struct.calcsize("i"))
 _CREDENTIALS = struct.Struct("iII")
 
+NEVER = float("inf")
+
 _told: set[str] = set()
 
 
 class HandoffProtocol(asyncio.BufferedProtocol):
-    """One program, from its offer to its answer."""
+    """One program, from its offer to its answer. `idle_since`: NEVER from when it has given its descriptor away."""
 
     __slots__ = (
-        "_begun", "_buffer", "_data", "_delivery", "_listen", "_offer", "_passed", "_timer", "_transport", "_worker",
+        "_answered", "_begun", "_buffer", "_data", "_delivery", "_listen", "_offer", "_passed", "_timer", "_transport",
+        "_worker", "idle_since",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, listen: Listen) -> None:
@@ -60,12 +67,16 @@ class HandoffProtocol(asyncio.BufferedProtocol):
         self._passed: socket.socket | None = None  # the connection, while a descriptor may come over it
         self._offer: Offer | None = None
         self._delivery: Delivery | None = None
+        self._answered = False  # the delivery; its thread may be at it still
+        self.idle_since = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # of a connection, which is a Transport
         self._timer = self._worker.loop.call_later(REQUEST_TIME, self._too_slow)
         self._worker.connections.add(self)
         self._worker.metrics.opened("handoff")
+        if reason := self._stranger():  # told nothing of us, and not listened to
+            self._alone(reason)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._at_rest()
@@ -78,9 +89,22 @@ class HandoffProtocol(asyncio.BufferedProtocol):
             self.close_now()
 
     def close_now(self) -> None:
+        if self._delivery is not None:
+            self._delivery.over = True
         self._at_rest()
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> bool:
+        """Close without what the program has not read. False: it is closed already, or a delivery is in hand."""
+        transport = self._transport
+        if transport is None:
+            return False
+        if not transport.get_write_buffer_size() and (self._delivery is not None or transport.is_closing()):
+            return False
+        self._at_rest()
+        transport.abort()
+        return True
 
     def _too_slow(self) -> None:
         self._worker.metrics.fault("handoff", "protocol")
@@ -110,8 +134,7 @@ class HandoffProtocol(asyncio.BufferedProtocol):
         if offer is None or self._offer is not None:
             return
         self._offer = offer
-        reason = objection(offer, self._worker) or self._stranger()
-        if reason:
+        if reason := objection(offer, self._worker):
             self._alone(reason)
         else:
             self._take(offer)
@@ -143,11 +166,12 @@ class HandoffProtocol(asyncio.BufferedProtocol):
     def _take(self, offer: Offer) -> None:
         """From here on a descriptor comes with the next byte, which the transport would throw away."""
         assert self._transport is not None  # noqa: S101 - for mypy; it is connected
+        self.idle_since = time.monotonic()  # its descriptor is on the way: the last to close where room is needed
         self._transport.pause_reading()
         descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
         self._passed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
         self._worker.loop.add_reader(descriptor, self._receive)
-        self._say(b"pipe %g" % offer.seconds if offer.program.kind == "pipe" else b"spawn")
+        self._say(b"pipe %g" % offer.most if offer.program.kind == "pipe" else b"spawn")
 
     # What it gives away
 
@@ -172,7 +196,7 @@ class HandoffProtocol(asyncio.BufferedProtocol):
 
     def _given(self, descriptor: int) -> None:
         assert self._offer is not None and self._passed is not None  # noqa: S101 - for mypy
-        self._begun = time.monotonic()
+        self._begun, self.idle_since = time.monotonic(), NEVER
         if self._offer.program.kind != "pipe":
             self._adopt(self._offer, descriptor)
             return
@@ -181,16 +205,38 @@ class HandoffProtocol(asyncio.BufferedProtocol):
         connection, self._passed = self._passed, None
         self._at_rest()
         try:
-            delivery = self._delivery = Delivery(self._offer, descriptor, connection, self._worker.service)
+            delivery = self._delivery = Delivery(
+                self._offer, descriptor, connection, self._worker.service, self._limited
+            )
         except OSError:  # a folder
             os.close(descriptor)
             connection.close()
             self._alone("descriptor 0 is no file")
             return
-        if not self._worker.pool.submit(delivery.work, self._done, self._begun + self._offer.seconds):
+        if not self._worker.pool.submit(delivery.work, self._done, self._begun + self._offer.most):
             delivery.drop()
             self._worker.metrics.fault("handoff", "busy")
             self._alone("too many requests wait already")
+            return
+        self._limit(self._offer.seconds)
+
+    def _limited(self, seconds: float) -> None:
+        """Called in the delivery's thread: the configuration has been read, which says so many."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._worker.loop.call_soon_threadsafe(self._limit, seconds)
+
+    def _limit(self, seconds: float) -> None:
+        assert self._offer is not None and self._delivery is not None  # noqa: S101 - for mypy
+        if self._answered or self._delivery.over:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if seconds < self._offer.most:  # at which the pool calls by itself
+            self._timer = self._worker.loop.call_at(self._begun + seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        assert self._delivery is not None  # noqa: S101 - for mypy
+        self._done(Late(self._delivery.thread))
 
     def _adopt(self, offer: Offer, descriptor: int) -> None:
         """The connection of a program of spawn(8), from now on one like those that are accepted here."""
@@ -213,15 +259,22 @@ class HandoffProtocol(asyncio.BufferedProtocol):
     # What becomes of it
 
     def _done(self, result: Any) -> None:
+        """Called by the pool, and before that where the deadline is sooner than the pool knows."""
         assert self._offer is not None and self._delivery is not None  # noqa: S101 - for mypy
+        if self._answered:
+            return
+        self._answered = True
         offer, metrics = self._offer, self._worker.metrics
         if result is None:  # the program has gone, or Postfix has: the delivery has said so
             self.close_now()
             return
         if isinstance(result, Late):
+            self._delivery.over = True
             if not result.thread:
                 self._delivery.drop()
-            result = self._overdue(offer)
+            result = self._delivery.overdue()
+            metrics.fault("handoff", "deadline")
+        elif result is self._delivery.late:
             metrics.fault("handoff", "deadline")
         elif isinstance(result, BaseException):
             result = failed(result, "runner", offer.envelope.queue_id)
@@ -229,26 +282,26 @@ class HandoffProtocol(asyncio.BufferedProtocol):
         metrics.request("handoff", offer.program.name, self._delivery.rule, result.kind, time.monotonic() - self._begun)
         self._answer(result)
 
-    def _overdue(self, offer: Offer) -> Outcome:
-        outcome = overdue(offer.seconds)
-        before = log.speaking_as(offer.program.name)
-        log.error(offer.envelope.queue_id, fault="deadline", text=outcome.text)
-        log.speaking_as(before)
-        return outcome
-
     def _answer(self, outcome: Outcome) -> None:
         if self._transport is not None:
             self._transport.write(b"%d " % outcome.exit_status + line(outcome))
         self.close_now()
 
 
-@lru_cache(maxsize=16)
 def allowed(names: tuple[str, ...]) -> frozenset[int]:
     """The ids of these users; one that does not exist is nobody's."""
+    return _looked_up(names, int(time.monotonic() // USERS_TIME))
+
+
+@lru_cache(maxsize=16)
+def _looked_up(names: tuple[str, ...], period: int) -> frozenset[int]:
     found = set()
     for name in names:
         try:
             found.add(pwd.getpwnam(name).pw_uid)
         except KeyError:
-            log.error("", fault="configuration", text=f"[listen] users: there is no user {name}")
+            text = f"[listen] users: there is no user {name}"
+            if text not in _told:
+                _told.add(text)
+                log.error("", fault="configuration", text=text)
     return frozenset(found)

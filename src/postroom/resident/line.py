@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from postroom import log
 from postroom.resident.pool import Late
-from postroom.resident.recent import Recent
+from postroom.resident.recent import LENGTH_LIMIT, Recent
 from postroom.resident.service import Quick, WouldWait
 from postroom.runners.faults import place, place_of_thread, words
 from postroom.runners.stdio import HANDLER_SHARE
@@ -109,7 +109,7 @@ class Line:
         word = self._words.get(answer)
         if word is None:
             word = self.speech.outcome(answer)
-            if len(self._words) < WORDS_LIMIT:
+            if len(self._words) < WORDS_LIMIT and len(answer) <= LENGTH_LIMIT:
                 self._words[answer] = word
         return word
 

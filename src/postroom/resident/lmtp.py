@@ -48,8 +48,10 @@ KINDS = ("pipe", "lmtp")
 # it has no use for after 2 s (lmtp_connection_cache_time_limit).
 IDLE_LIMIT = 300.0
 
-# Where connections have to be closed, one that is silent in the middle of a mail counts as idle after this.
+# Where connections have to be closed, one that is silent in the middle of a mail counts as idle after this; looked at
+# so often.
 STALL_LIMIT = 10.0
+STALL_TICK = 1.0
 
 NEVER = float("inf")
 
@@ -171,8 +173,9 @@ class LmtpProtocol(asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Finish the mail that is in hand, or on its way here, and close."""
         self._session.draining = True
-        if self._session.idle or monotonic() - self.idle_since > STALL_LIMIT:
-            self._transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_closely()
 
     def close_now(self) -> None:
         """Put off what is in hand, and close."""
@@ -181,6 +184,15 @@ class LmtpProtocol(asyncio.BufferedProtocol):
             self._answer(self._delivery, deferred("shutting down", "4.3.2"))
             self._transport.write(self._session.take())
         self._transport.close()
+
+    def abort(self) -> bool:
+        """Close without what the client has not read. False: it is closed already, or a mail is on its way here."""
+        transport = self._transport
+        idle = self._session.idle or monotonic() - self.idle_since > STALL_LIMIT
+        if not transport.get_write_buffer_size() and (transport.is_closing() or not idle):
+            return False
+        transport.abort()
+        return True
 
     # What the client says.
 
@@ -220,6 +232,16 @@ class LmtpProtocol(asyncio.BufferedProtocol):
             return
         self._transport.write(b"421 4.4.2 nothing heard for too long\r\n")
         self._transport.close()
+
+    def _look_closely(self) -> None:
+        """The same, where the connection has to be closed."""
+        stalled = monotonic() - self.idle_since > STALL_LIMIT
+        if stalled and self._choked:
+            self._transport.abort()  # what is written to it would be waited for
+        elif stalled or self._session.idle:
+            self._transport.close()
+        if not self._gone:
+            self._timer = self._worker.loop.call_later(STALL_TICK, self._look_closely)
 
     # Mail.
 

@@ -29,10 +29,13 @@ class Unclear(ValueError):
 
 
 class Offer:
-    """A program's own account. `program`, `options`, `envelope` and `seconds` are filled in by `objection`."""
+    """A program's own account. `program`, `options`, `envelope`, `seconds` and `most` are filled in by `objection`.
+
+    `seconds`: until the handler reads the configuration, which may say another deadline; `most`: whatever it says.
+    """
 
     __slots__ = (
-        "arguments", "encoding", "envelope", "environment", "identity", "name", "options", "program", "seconds",
+        "arguments", "encoding", "envelope", "environment", "identity", "most", "name", "options", "program", "seconds",
         "shipped",
     )  # fmt: skip
 
@@ -49,7 +52,7 @@ class Offer:
         self.name = name_of(program.decode("utf-8", "surrogateescape"))
         self.arguments = [word.decode("utf-8", "surrogateescape") for word in fields[_FIELDS:]]
         self.options = Options()
-        self.seconds = DEFAULT_DEADLINE
+        self.seconds = self.most = DEFAULT_DEADLINE
 
 
 def read(data: bytes) -> Offer | None:
@@ -113,9 +116,16 @@ def _options(offer: Offer, ours: Options) -> str:
         return f"{offer.name}: --config {options.config[:200]}, ours is {os.path.abspath(ours.config)}"
     for name in ("state", "log"):
         theirs, here = getattr(options, name), getattr(ours, name)
-        if theirs != here and not (theirs and here and theirs == os.path.abspath(here)):
+        if not (_same(theirs, here) or (name == "log" and theirs == here == "syslog")):
             return f"{offer.name}: --{name} {str(theirs)[:200]}, ours is {here}"
     return ""
+
+
+def _same(theirs: str | None, here: str | None) -> bool:
+    """Whether they name one place. What is relative is another in each folder, even if it is spelt alike."""
+    if theirs is None or here is None:
+        return theirs == here
+    return os.path.isabs(theirs) and theirs == os.path.abspath(here)
 
 
 def _mail(offer: Offer, worker: Worker) -> str:
@@ -127,6 +137,9 @@ def _mail(offer: Offer, worker: Worker) -> str:
         offer.envelope = parse_arguments(options.words)
     except ConfigurationFault as error:
         return f"{offer.name}: {error}"
+    if options.deadline:
+        offer.seconds = offer.most = options.deadline
+        return ""
     with suppress(ConfigurationFault):  # the handler will meet it, where it needs a configuration
-        offer.seconds = options.deadline or worker.service.configuration.deadline
+        offer.most = max(offer.seconds, worker.service.configuration.deadline)
     return ""

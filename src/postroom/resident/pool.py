@@ -48,6 +48,7 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, queue: int) -> None:
         self.threads = threads
         self.stuck = 0
+        self.submitted = 0  # in all
         self._loop = loop
         self._limit = threads + queue
         self._started = 0
@@ -69,6 +70,7 @@ class Pool:
             return False
         job = _Job(work, done)
         self._in_hand += 1
+        self.submitted += 1
         self.unanswered += 1
         job.timer = self._loop.call_at(until, self._late, job)
         self._jobs.put(job)

@@ -60,7 +60,9 @@ def problems(about: dict[str, Any], totals: Totals) -> list[str]:
     lately, slots = totals.lately(), totals.beating(BEAT_LIMIT)
     due = about.get("workers", 1)
     found = []
-    if len(slots) < due:
+    if not totals.workers and time.time() - about.get("since", 0.0) < BEAT_LIMIT:
+        found.append(f"it has just been started: none of {due} workers has been heard of yet")
+    elif len(slots) < due:
         found.append(f"{len(slots) or 'none'} of {due} workers have been heard of within {BEAT_LIMIT:g} s")
     if lately.restarts:
         found.append(f"workers that died in the last minute: {lately.restarts}; the mail log says why")

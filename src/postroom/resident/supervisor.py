@@ -253,7 +253,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         self._notify.reloading()
-        refused = WHOLE
+        refused, listeners = WHOLE, list[Listener]()
         try:
             fresh = self._latest.read()
             refused = PART
@@ -262,7 +262,7 @@ class Supervisor:
             listeners = self._opened(fresh)
             self._next = Generation(fresh, listeners, self._posts_for(fresh, listeners))
         except Exception as error:  # a bug in reading it, too, is no reason to drop the one that works
-            self._refuse(words(error), refused)
+            self._refuse(words(error), refused, listeners)
 
     def _take(self, fresh: Configuration) -> None:
         self._present.configuration = fresh
@@ -281,12 +281,10 @@ class Supervisor:
         free = self._free()
         wanted = generation.workers(configuration.serve)
         if len(free) < wanted:
-            self._drop(listeners)
             raise Fault(f"no room for {wanted} workers beside those that are there: start the service again")
-        launch = self._launch
         return generation.posts(
-            configuration.serve, listeners, free, launch.programs, launch.options, self._board, self._latest,
-            lambda: self._facts.about(self._present),
+            configuration.serve, listeners, free, self._launch.programs, self._launch.options, self._board,
+            self._latest, lambda: self._facts.about(self._present),
         )  # fmt: skip
 
     def _free(self) -> list[int]:
@@ -323,9 +321,7 @@ class Supervisor:
             return
         failed, self._next = self._next, None
         self._dismiss(failed.children, now)  # those that did come up may have connections
-        self._drop(failed.listeners)
-        permit(self._present.listeners, self._launch.account)
-        self._refuse(reason, PART)
+        self._refuse(reason, PART, failed.listeners)
 
     def _drop(self, listeners: list[Listener]) -> None:
         """Close sockets that the present generation does not have; systemd's stay, we could not get them again."""
@@ -342,7 +338,11 @@ class Supervisor:
         log.info("", text=f"{fresh.path} is in force: {self._present}")
         self._notify.ready(str(self._present))
 
-    def _refuse(self, reason: str, what: str) -> None:
+    def _refuse(self, reason: str, what: str, listeners: list[Listener]) -> None:
+        """Keep the present generation; `listeners` were opened for the other, with its modes and owners."""
+        if listeners:
+            self._drop(listeners)
+            permit(self._present.listeners, self._launch.account)
         self._facts.refused(reason)
         self._facts.tell(self._present)
         log.error("", fault="configuration", text=f"{reason}; {what}")

@@ -23,7 +23,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from postroom import log, store
+from postroom import cpus, log, store
 from postroom.config import Listen
 from postroom.deadline import Deadline
 from postroom.resident import programs
@@ -50,10 +50,21 @@ BUFFER = 65536
 # The supervisor hears of us this often, and the board is written.
 TICK = 1.0
 
+# How often it is seen how much the threads have to do: from so many requests on since the last time, they keep to one
+# CPU (cpus.py); with few, to none.
+LOOK = 0.25
+BUSY, QUIET = 50, 12
+
 # After a call to end. Below what the supervisor waits for (DRAIN_LIMIT there): who is not answered by then is told
 # "later", and not nothing.
 DRAIN_LIMIT = 50.0
 DRAIN_TICK = 0.02
+
+# Meanwhile, who has not read for so long what he was told is not waited for: Postfix reads at once.
+UNREAD_SECONDS = 5.0
+
+# For program files to be executed; they import what they need. What hangs in one for longer is reported.
+LOAD_SECONDS = 15.0
 
 # With this share of the threads stuck, in handlers that nothing can stop, the rest will follow: a new worker has all of
 # its threads. With fewer there would be a new one for little.
@@ -61,7 +72,7 @@ STUCK_SHARE = 0.5
 
 
 class Worker:
-    """`connections` are protocols with `drain()`, `close_now()` and, where they may be idle, `idle_since`."""
+    """`connections`: protocols with `drain()`, `abort()`, `close_now()` and, where they may be idle, `idle_since`."""
 
     def __init__(
         self, slot: Slot, listeners: list[Listener], options: Options, loop: asyncio.AbstractEventLoop
@@ -83,8 +94,10 @@ class Worker:
         self._entering: set[asyncio.Task[Any]] = set()
         self._reloading = False
         self._again = False
+        self._loading: asyncio.TimerHandle | None = None  # while a thread executes program files
         self._retiring = False
         self._end_by = 0.0
+        self._submitted = 0  # to the pool, by the last look
 
     @property
     def open_connections(self) -> int:
@@ -97,6 +110,7 @@ class Worker:
         self.metrics.facts.update(programs=sorted(self.programs), draining=False)
         self._doors.open()
         self._tick()
+        self._choose_cpus()
         self.slot.ready()
 
     # Connections.
@@ -123,7 +137,7 @@ class Worker:
     # Signals.
 
     def reload(self) -> None:
-        """Read the configuration and changed program files anew, in a thread; once more where asked for meanwhile."""
+        """Read the configuration and changed program files anew, in threads; once more where asked for meanwhile."""
         if self._reloading:
             self._again = True
             return
@@ -133,12 +147,44 @@ class Worker:
     def _reload(self) -> None:
         try:
             reason = self.service.reload()
-            found = programs.load(self.service.serve.programs, self.programs) if not reason else self.programs
         except Exception as error:  # a bug in reading it must not leave us deaf to the next call
-            reason, found = words(error), self.programs
+            reason = words(error)
             log.error("", fault="configuration", at=place(error), text=reason)
         with suppress(RuntimeError):  # the loop is closed
-            self.loop.call_soon_threadsafe(self._reloaded, reason, found)
+            self.loop.call_soon_threadsafe(self._configured, reason)
+
+    def _configured(self, reason: str) -> None:
+        """The configuration is in force: have program files executed, but never two at a time."""
+        if reason:
+            self._reloaded(reason, self.programs)
+        elif self._loading is not None:
+            self._overdue()
+            self._again = True
+        else:
+            self._loading = self.loop.call_later(LOAD_SECONDS, self._overdue)
+            threading.Thread(target=self._load, name="programs", daemon=True).start()
+
+    def _load(self) -> None:
+        reason, found = "", self.programs
+        try:
+            found = programs.load(self.service.serve.programs, self.programs)
+        except Exception as error:  # as above
+            reason = words(error)
+            log.error("", fault="program", at=place(error), text=reason)
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._loaded, reason, found)
+
+    def _loaded(self, reason: str, found: dict[str, Program]) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+            self._loading = None
+        self._reloaded(reason, found)
+
+    def _overdue(self) -> None:
+        """Whatever hangs in a program's file: the next call is heard. What comes of it in the end is taken then."""
+        reason = f"a program file has not come to its end within {LOAD_SECONDS:g} s: programs stay as they are"
+        log.error("", fault="program", text=reason)
+        self._reloaded(reason, self.programs)
 
     def _reloaded(self, reason: str, found: dict[str, Program]) -> None:
         self._reloading = False
@@ -157,7 +203,13 @@ class Worker:
         self._doors.close()
         for one in list(self.connections):
             one.drain()
+        self.loop.call_later(UNREAD_SECONDS, self._abort_unread)
         self._drained()
+
+    def _abort_unread(self) -> None:
+        for one in list(self.connections):
+            one.abort()
+        self.loop.call_later(UNREAD_SECONDS, self._abort_unread)
 
     def retire(self, why: str) -> None:
         """Have another worker started; this one goes on until that is ready, so that somebody always answers."""
@@ -176,7 +228,12 @@ class Worker:
             log.warning("", text=f"{len(self.connections)} connections are closed with something in hand")
             for one in list(self.connections):
                 one.close_now()
-        self.loop.call_later(0 if idle else DRAIN_TICK, self.loop.stop)  # what was written last goes out meanwhile
+        self.loop.call_later(0 if idle else DRAIN_TICK, self._leave)  # what was written last goes out meanwhile
+
+    def _leave(self) -> None:
+        """The last word on the board is all that was counted: who comes after counts from nothing."""
+        self.slot.board.write(self.slot.number, self.metrics.snapshot())
+        self.loop.stop()
 
     # Each second, and when all fails.
 
@@ -187,6 +244,14 @@ class Worker:
         if self.pool.stuck >= max(1, self.pool.threads * STUCK_SHARE):
             self.retire(f"{self.pool.stuck} of {self.pool.threads} threads do not come back")
         self.loop.call_later(TICK, self._tick)
+
+    def _choose_cpus(self) -> None:
+        before, self._submitted = self._submitted, self.pool.submitted
+        if self._submitted - before >= BUSY and not cpus.settled():
+            cpus.settle(self.slot.number)
+        elif self._submitted - before < QUIET:
+            cpus.spread()
+        self.loop.call_later(LOOK, self._choose_cpus)
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A connection whose own code fails has been closed by its transport; anything else may have broken more."""

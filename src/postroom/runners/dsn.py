@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from postroom import log
+from postroom import cpus, log
 from postroom.envelope import quote
 from postroom.status import SENT, clean
 
@@ -167,10 +167,11 @@ def _started(recipient: str, report: bytes) -> Popen[bytes]:
     with open(os.memfd_create("report"), "w+b") as file:
         file.write(report)
         file.seek(0)
-        return subprocess.Popen(
-            [*_ENDED_AT, str(SENDMAIL_TIME), *words],
-            stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        with cpus.Everywhere():
+            return subprocess.Popen(
+                [*_ENDED_AT, str(SENDMAIL_TIME), *words],
+                stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
 
 
 def _finished(process: Popen[bytes], seconds: float | None) -> str:

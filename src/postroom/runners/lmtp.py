@@ -21,9 +21,9 @@ from postroom.runners.captive import hand_over
 from postroom.runners.incoming import Incoming
 from postroom.runners.stdio import IDLE_LIMIT, LIFETIME, converse
 from postroom.runners.verdicts import outcome, tell
-from postroom.status import BOUNCED, DEFERRED, SENT, ConfigurationFault, Outcome, deferred
+from postroom.status import BOUNCED, DEFERRED, SENT, ConfigurationFault, Fault, Outcome, deferred
 from postroom.wire.content import ABORTED, Content
-from postroom.wire.lmtp import Session
+from postroom.wire.lmtp import Session, line_of
 from postroom.wire.transaction import Transaction
 
 TYPE_CHECKING = False
@@ -89,7 +89,7 @@ class Said:
 class InHand:
     """A mail that has come as a whole, and the results so far."""
 
-    __slots__ = ("deadline", "incoming", "mail", "results", "service")
+    __slots__ = ("deadline", "incoming", "mail", "replies", "results", "service")
 
     logged = False
 
@@ -97,6 +97,7 @@ class InHand:
         self.mail = mail
         self.incoming = incoming
         self.results: list[dsn.Result] = []
+        self.replies: list[str] = []
         self.service: Service | None = None
         self.deadline = Deadline(DEFAULT_DEADLINE)
 
@@ -104,12 +105,13 @@ class InHand:
 class Reader:
     """A session as stdio.py reads it: its events are what is to be said, and mails."""
 
-    __slots__ = ("_incoming", "_kept", "session")
+    __slots__ = ("_answered", "_incoming", "_kept", "session")
 
     def __init__(self) -> None:
         self.session = Session(os.uname().nodename)
         self._incoming = Incoming()
         self._kept: InHand | None = None
+        self._answered: InHand | None = None  # when the next event is asked for
 
     @property
     def partial(self) -> bool:
@@ -123,13 +125,16 @@ class Reader:
         if self._kept is not None:
             kept, self._kept = self._kept, None
             return kept
+        if self._answered is not None:
+            self.session.finish(self._answered.replies)
+            self.session.take()  # sent
+            self._answered = None
         event = self._read_on()
         output = self.session.take()
-        if not output:
-            return event
         if isinstance(event, InHand):
-            self._kept = event
-        return Said(output)
+            self._answered = event
+            self._kept = event if output else None
+        return Said(output) if output else event
 
     def _read_on(self) -> InHand | Signal:
         while isinstance(event := self.session.next_event(), Content) or event is ABORTED:
@@ -153,15 +158,18 @@ def keep(data: bytes, incoming: Incoming, session: Session) -> None:
 
 
 class Deliveries:
-    """A handler that delivers, and the protocol round it."""
+    """A handler that delivers, and the protocol round it.
 
-    __slots__ = ("_deliver", "_session", "limit")
+    The watching thread of stdio.py may ask for a failure while the answer is being made: neither touches the session,
+    which is the reader's alone.
+    """
+
+    __slots__ = ("_deliver", "limit")
 
     options: tuple[str, ...] = ()
 
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
-        self._session: Session | None = None
         self.limit = DEFAULT_DEADLINE
 
     def configure(self, options: Options) -> None:
@@ -174,9 +182,7 @@ class Deliveries:
         self._deliver = deliver
 
     def reader(self) -> Reader:
-        reader = Reader()
-        self._session = reader.session
-        return reader
+        return Reader()
 
     def request(self, event: Said | InHand, service: Service, until: float) -> Said | InHand:
         if isinstance(event, InHand):
@@ -198,20 +204,21 @@ class Deliveries:
             dsn.report(request.mail, request.results, message, envelope.queue_id)
         finally:
             request.incoming.close()
-        return self._replies(request, [])
+        return self._replies(request, Fault.status)
 
-    def _replies(self, request: InHand, more: list[Outcome]) -> bytes:
-        assert self._session is not None  # noqa: S101 - for mypy; there is no mail before there is a reader
-        outcomes = [one.outcome for one in request.results] + more
-        self._session.finish([one.reply() for one in outcomes])
-        return self._session.take()
+    def _replies(self, request: InHand, status: str) -> bytes:
+        """Of those that have a result, and of the others, which have failed."""
+        outcomes = [one.outcome for one in request.results[:]]
+        missing = deferred("not finished, see the mail log", status)
+        outcomes += [missing] * (len(request.mail.recipients) - len(outcomes))
+        request.replies = [one.reply() for one in outcomes]
+        return b"".join(map(line_of, request.replies))
 
     def failure(self, request: Said | InHand, status: str) -> bytes:
         """Our fault, for those recipients that have no result."""
         if isinstance(request, Said):
             return b""
-        missing = len(request.mail.recipients) - len(request.results)
-        return self._replies(request, [deferred("not finished, see the mail log", status)] * missing)
+        return self._replies(request, status)
 
     def malformed(self) -> bytes:
         """Never asked for: the session answers what it does not understand."""

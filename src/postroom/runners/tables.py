@@ -118,7 +118,7 @@ class Lookups:
 
     def log(self, request: Table, answer: bytes) -> None:
         """Once for the same answer: of one mail, Postfix asks for each recipient three times and more."""
-        told = (str(request), request.key, answer)
+        told = (str(request), request.key, answer[:_SHOWN])
         if told in self._told:
             return
         if len(self._told) >= _TOLD_KEPT or len(request.key) > _SHOWN:

@@ -55,14 +55,19 @@ class Detail(Exception):
 class Engine:
     """`clock` (Unix time in seconds) takes the place of this host's, where it is given or set.
 
+    `threads`: several use it, and see to it that they do so one after the other.
+
     Where `dry` is set, each write is judged and then taken back, for who only wants to know what would be answered.
     """
 
-    def __init__(self, directory: str, deadline: Deadline, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, directory: str, deadline: Deadline, clock: Callable[[], float] | None = None, threads: bool = False
+    ) -> None:
         self.deadline = deadline
         self.dry = False
         self.moment: Callable[[], Moment] = time_of.machine() if clock is None else time_of.given(clock)
         self._clock = clock
+        self._threads = threads
         self._directory = directory
         self._path = f"{directory}/{files.DATABASE}"
         self.log = wal.Log(f"{directory}/{files.LOG}")
@@ -169,6 +174,16 @@ class Engine:
         finally:
             turns.give()
 
+    def at_once(self, step: Callable[[], T]) -> T:
+        """`step`, where nobody has the turn, or waits for it. Else raises lock.Taken."""
+        turns = self._lock()
+        if not turns.at_once():
+            raise lock.Taken
+        try:
+            return step()
+        finally:
+            turns.give()
+
     def _lock(self) -> lock.Turns:
         """The lock beside the database; another one where another database has taken its place."""
         if self._turns is not None and self._turns_of != self.inode:
@@ -210,7 +225,7 @@ class Engine:
     def _connect(self, make: bool, traces: bool) -> sqlite3.Connection | None:
         path = files.provide(self._directory, files.DATABASE)
         inode = files.inode(path)  # before the connection: a file replaced in between is noticed at the next use
-        connection = _connection(path)
+        connection = _connection(path, self._threads)
         try:
             if not _prepared(connection, path, make, traces):
                 connection.close()
@@ -235,10 +250,10 @@ def busy(error: BaseException) -> bool:
 _GONE = f"missing or empty. Restore it, or remove {files.LOCK} and {files.LOG} beside it, end what runs, and begin anew"
 
 
-def _connection(path: str) -> sqlite3.Connection:
+def _connection(path: str, threads: bool) -> sqlite3.Connection:
     # mode=rw: a file deleted since provide() is not made anew by SQLite, with an owner of its own choice.
     uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23") + "?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=not threads)
     connection.text_factory = to_text
     return connection
 

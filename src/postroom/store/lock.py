@@ -50,6 +50,10 @@ _LEAVE = pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
 _NONE, _IDLE, _ASKED, _LEFT = range(4)
 
 
+class Taken(Exception):
+    """Somebody else has the turn."""
+
+
 class Turns:
     """The lock of one store, on a file that is there. For one thread, who never takes it twice."""
 
@@ -70,7 +74,7 @@ class Turns:
     def take(self, deadline: Deadline) -> bool:
         """Whether the lock was got before the deadline. Asked for once at least."""
         # The one left behind at an earlier deadline has waited longest; and what it gets belongs to the descriptor.
-        if self._state == _LEFT or not self._at_once():
+        if self._state == _LEFT or not self.at_once():
             self._ask()
             if not self._got.acquire(timeout=max(0.0, left(deadline))) and not self._got_late():
                 return False
@@ -81,7 +85,7 @@ class Turns:
 
     def wait(self) -> None:
         """Until it is got: for a thread that takes it in no other way."""
-        if not self._at_once():
+        if not self.at_once():
             self._queue()
             self._end = time.monotonic() + BURST
 
@@ -96,7 +100,7 @@ class Turns:
             if self._state != _LEFT:  # the number that a thread waits with may not become another file's
                 os.close(self._fd)
 
-    def _at_once(self) -> bool:
+    def at_once(self) -> bool:
         """Whether it is free: for who has the turn still, or where nobody is in the queue."""
         anew = time.monotonic() >= self._end
         try:

@@ -7,6 +7,9 @@
   are told.
 * A change is a caller's until it is taken: at the caller's deadline it is withdrawn, and will not be made.
 * The turn is given back after BATCH_TIME at the latest: programs alone wait for it, too.
+* Who comes while the thread sleeps, for a change that is not synced, makes it in the own thread, together with what
+  comes meanwhile: to wake a thread and to be woken costs more than such a commit. Where the turn is not to be had at
+  once, the thread waits for it.
 """
 
 from __future__ import annotations
@@ -54,11 +57,12 @@ class Change:
 
 class Writer:
     def __init__(self, directory: str) -> None:
-        self.engine = Engine(directory, Deadline(0))
+        self.engine = Engine(directory, Deadline(0), threads=True)
         self.closed = False
         self._waiting: deque[Change] = deque()
         self._mutex = allocate_lock()  # over what waits, and whether the thread sleeps
-        self._asleep = False
+        self._asleep = False  # the thread, and nobody writes in its place
+        self._long = False  # the log, for the thread to see to
         self._held_up: float | None = None  # since when somebody else has had the database
         self._wake = allocate_lock()
         self._wake.acquire()
@@ -73,7 +77,13 @@ class Writer:
             if self.closed:
                 raise Fault("the state is closed")
             self._waiting.append(change)
-            self._rouse()
+            alone = self._asleep and synchronous == "NORMAL"
+            if alone:
+                self._asleep = False
+            else:
+                self._rouse()
+        if alone:
+            self._write_here()
         if not change.answered.acquire(timeout=max(LEAST_TIME, lock.left(deadline))):
             self._give_up(change)
         if change.error is not None:
@@ -87,6 +97,17 @@ class Writer:
             self.closed = True
             self._rouse()
         self._ended.acquire(timeout=CLOSE_TIME)
+
+    def _write_here(self) -> None:
+        """In the thread's place; what is left to do is for the thread."""
+        try:
+            self._round(here=True)
+            self._long = self.engine.log.long()
+        finally:
+            with self._mutex:
+                self._asleep = True
+                if self._waiting or self.closed or self._long:
+                    self._rouse()
 
     def _rouse(self) -> None:
         if self._asleep:
@@ -121,26 +142,34 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while self._somebody_waits():
-                self._round()
+            while self._something_to_do():
+                if self._waiting:
+                    self._round()
+                if self.engine.log.long():
+                    self._shorten()
         finally:
             self.engine.close()
             self._ended.release()
 
-    def _somebody_waits(self) -> bool:
-        """Sleep until that is so. False where nobody ever will."""
+    def _something_to_do(self) -> bool:
+        """Sleep until there is. False where there never will be."""
         while True:
             with self._mutex:
                 if self._waiting or self.closed:
                     return bool(self._waiting)
+                if self._long:
+                    self._long = False
+                    return True
                 self._asleep = True
             self._wake.acquire()
 
-    def _round(self) -> None:
+    def _round(self, here: bool = False) -> None:
         taken: list[Change] = []
         try:
-            self.engine.in_turn(lambda: self._together(taken))
+            (self.engine.at_once if here else self.engine.in_turn)(lambda: self._together(taken))
         except BaseException as error:  # whatever it is, somebody waits to be told
+            if not taken and here and (engine.busy(error) or isinstance(error, lock.Taken)):
+                return  # the thread has the patience for it
             if not taken and engine.busy(error):
                 self._held_up = self._held_up or time.monotonic()
                 lock.pause(Deadline(1), self._held_up)
@@ -151,8 +180,6 @@ class Writer:
                 change.error = change.error or error
         self._held_up = None
         self._answer(taken)
-        if self.engine.log.long():
-            self._shorten()
 
     def _answer(self, taken: list[Change]) -> None:
         failed = sum(change.error is not None for change in taken)
@@ -179,7 +206,7 @@ class Writer:
         end = time.monotonic() + BATCH_TIME
         while len(taken) < MAX_BATCH and (change := self._take(strict)) is not None:
             taken.append(change)
-            _make(connection, change)
+            _make(connection, change, first=len(taken) == 1)
             if time.monotonic() >= end:
                 break
 
@@ -197,13 +224,20 @@ class Writer:
         return waiting
 
 
-def _make(connection: sqlite3.Connection, change: Change) -> None:
-    connection.execute("SAVEPOINT one")
+def _make(connection: sqlite3.Connection, change: Change, first: bool) -> None:
+    """`first`: of a transaction, which is its own savepoint then."""
+    if not first:
+        connection.execute("SAVEPOINT one")
     try:
         change.result = change.work(connection)
     except BaseException as error:
         if not connection.in_transaction:
             raise  # SQLite has taken back all of the transaction: nobody's change was made
-        connection.execute("ROLLBACK TO one")
+        if first:
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("ROLLBACK TO one")
         change.error = error
-    connection.execute("RELEASE one")
+    if not first:
+        connection.execute("RELEASE one")

@@ -70,6 +70,10 @@ _ALLOWED: Final = {
 }
 
 
+def line_of(reply: str) -> bytes:
+    return cut(clean(reply), REPLY_LIMIT) + b"\r\n"
+
+
 class Session:
     """One connection. `name` is what the server calls itself."""
 
@@ -98,8 +102,8 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Whether no mail has begun to come: then the connection may be closed at any time."""
-        return self._mail is None and not self._buffer
+        """Whether no mail has begun to come: then the connection may be closed at any time, in a command too."""
+        return self._mail is None
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take what was read. Empty: the client has closed."""
@@ -116,8 +120,6 @@ class Session:
 
     def take(self) -> bytes:
         """What is to be sent now."""
-        if not self._output:
-            return b""
         output = b"".join(self._output)
         self._output.clear()
         return output
@@ -171,14 +173,14 @@ class Session:
         if end < 0:
             return CLOSED if self._closed else NEED_DATA
         self._input = self._command
-        return self._complain("500 5.5.2 line too long")
+        return self._complain("450 4.5.2 line too long")
 
     def _obey(self, line: bytes) -> Transaction | Signal | None:
         word, _, rest = line.partition(b" ")
         verb = word.upper()
         obey = _COMMANDS.get(verb)
         if len(line) > COMMAND_LIMIT:
-            return self._complain("500 5.5.2 line too long")
+            return self._complain("450 4.5.2 line too long")
         if obey is None:
             known = verb in (b"HELO", b"EHLO")
             return self._complain("500 5.5.1 this is LMTP, say LHLO" if known else "500 5.5.2 command not recognized")
@@ -189,10 +191,7 @@ class Session:
         try:
             return obey(self, rest)
         except Refused as refusal:
-            if str(refusal).startswith("5"):
-                return self._complain(str(refusal))
-            self._say(str(refusal))  # no mistake of the client's
-            return None
+            return self._complain(str(refusal))
 
     def _receive(self) -> Content | Signal | None:
         """After DATA and BDAT."""
@@ -264,7 +263,8 @@ class Session:
         rcpt = rcpt_to(rest)
         assert self._mail is not None  # noqa: S101 - for mypy: RCPT is allowed after MAIL only
         if len(self._mail.recipients) >= RECIPIENTS_LIMIT:
-            raise Refused("452 4.5.3 too many recipients")
+            self._say("452 4.5.3 too many recipients")  # no mistake of the client's
+            return
         self._mail.recipients.append(rcpt)
         self._state = "rcpt"
         self._output.append(_RECIPIENT_OK)
@@ -308,7 +308,7 @@ class Session:
         return self._hang_up("221 2.0.0 bye")
 
     def _say(self, reply: str) -> None:
-        self._output.append(cut(clean(reply), REPLY_LIMIT) + b"\r\n")
+        self._output.append(line_of(reply))
 
     def _complain(self, reply: str) -> Signal | None:
         self.errors += 1

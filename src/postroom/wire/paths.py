@@ -1,8 +1,9 @@
 """Addresses and parameters of MAIL and RCPT, as SMTP and LMTP write them, and back to what Postfix means by them.
 
 Postfix takes more than RFC 5321's grammar, and hands on what it took: local parts of any length, bytes that are neither
-ASCII nor UTF-8, no domain. Who refuses that here bounces mail that Postfix has accepted; so what is refused is only
-what cannot be told apart: no brackets, control characters, quotes without an end.
+ASCII nor UTF-8, control characters, no domain. Who refuses that here keeps back mail that Postfix has accepted; so
+what is refused is only what cannot be told apart, or cannot be passed on: no brackets, quotes without an end, NUL, CR,
+LF. Who shows an address cleans it (log.py, status.clean).
 
 Sources: RFC 5321 section 4.1.2, RFC 3461 section 4 (xtext), RFC 6533 section 3 (utf-8 addresses),
 src/smtp/smtp_proto.c.
@@ -14,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-_CONTROLS: Final = bytes([*range(32), 127])
+# No file name, argument or line of any kind holds these.
+_NOWHERE: Final = b"\0\r\n"
 _HEX: Final = frozenset(b"0123456789ABCDEFabcdef")
 _MAX_CODE_POINT: Final = 0x10FFFF
 
@@ -29,9 +31,9 @@ def path(text: bytes) -> tuple[bytes, bytes] | None:
     if end < 0 or text[end + 1 : end + 2] not in (b"", b" "):
         return None
     inner = text[1:end]
-    if inner.translate(None, _CONTROLS) != inner:
+    if inner.translate(None, _NOWHERE) != inner:
         return None
-    if inner.startswith(b"@"):
+    if inner.startswith(b"@") and b":" in inner:
         inner = inner.partition(b":")[2]
     address = unquoted(inner)
     return None if address is None else (address, text[end + 2 :].strip(b" "))
@@ -94,7 +96,7 @@ def original(orcpt: bytes) -> bytes | None:
     """The address in `rfc822;a+2Bb@example.com` or `utf-8;...`, in internal form; b"" for other types; None: none."""
     kind, semicolon, text = orcpt.partition(b";")
     decoded = xtext(text)
-    if not kind or not semicolon or not decoded or decoded.translate(None, _CONTROLS) != decoded:
+    if not kind or not semicolon or not decoded or decoded.translate(None, _NOWHERE) != decoded:
         return None
     if kind.lower() == b"rfc822":
         return unquoted(decoded) or decoded
@@ -113,7 +115,7 @@ def _code_points(text: bytes) -> bytes | None:
         if not brace or not 1 <= len(digits) <= 6 or not _HEX.issuperset(digits):
             return None
         number = int(digits, 16)
-        if number < 0x20 or number == 0x7F or number > _MAX_CODE_POINT or 0xD800 <= number <= 0xDFFF:
+        if number > _MAX_CODE_POINT or number in tuple(_NOWHERE) or 0xD800 <= number <= 0xDFFF:
             return None
         found.append(chr(number).encode() + after)
     return b"".join(found)
@@ -122,10 +124,10 @@ def _code_points(text: bytes) -> bytes | None:
 def parameters(text: bytes) -> dict[bytes, bytes] | None:
     """`SIZE=1 SMTPUTF8` by upper-case name; None where one is given twice, or is none."""
     found: dict[bytes, bytes] = {}
-    for word in text.split():
-        name, equals, value = word.partition(b"=")
+    for word in filter(None, text.split(b" ")):
+        name, _, value = word.partition(b"=")
         name = name.upper()
-        if not name or name in found or (equals and not value):
+        if not name or name in found:
             return None
         found[name] = value
     return found

@@ -1,5 +1,10 @@
 """MAIL, RCPT and XFORWARD as values: what a client says of a mail before its content.
 
+Postfix has accepted the mail by now, and a stranger chose much of what it says here. So what only describes a mail
+(ENVID, ORCPT) counts as not said where it is wrong, and what cannot be taken is refused with 4xx, by which the mail
+stays in Postfix's queue and its log: also an unknown parameter (455, RFC 5321 section 4.1.1.11, not 555), which a
+client that keeps to what was announced never sends. Only the size, of which there cannot be less tomorrow, is a 5xx.
+
 Sources: RFC 5321 section 4.1.1, RFC 1870 (SIZE), RFC 6152 (BODY), RFC 6531 (SMTPUTF8), RFC 3461 (RET, ENVID, NOTIFY,
 ORCPT), XFORWARD_README.
 """
@@ -76,8 +81,8 @@ def _take(mail: Transaction, name: bytes, value: bytes) -> bool:
         mail.smtputf8 = True
     elif name == b"RET" and value.upper() in (b"FULL", b"HDRS"):
         mail.ret = value.upper().decode()
-    elif name == b"ENVID" and (envid := xtext(value)):
-        mail.envid = clean(envid.decode("ascii", "replace"))
+    elif name == b"ENVID":
+        mail.envid = clean((xtext(value) or b"").decode("ascii", "replace"))
     else:
         return name == b"BODY" and value.upper() in (b"7BIT", b"8BITMIME")  # the content is taken as it comes
     return True
@@ -87,14 +92,15 @@ def rcpt_to(rest: bytes) -> Rcpt:
     """What stands behind RCPT. Raises Refused."""
     address, given = _address(rest, b"TO:")
     if not address:
-        raise Refused("501 5.1.3 no recipient address")
+        raise Refused("450 4.1.3 no recipient address")
     rcpt = Rcpt(address)
     for name, value in given.items():
         if name == b"NOTIFY" and (notify := _notify(value)):
             rcpt.notify = notify
-        elif name == b"ORCPT" and (before := original(value)) is not None:
-            rcpt.orcpt = value.decode("utf-8", "surrogateescape")
-            rcpt.original = before.decode("utf-8", "surrogateescape")
+        elif name == b"ORCPT":
+            before = original(value)
+            rcpt.orcpt = "" if before is None else value.decode("utf-8", "surrogateescape")
+            rcpt.original = (before or b"").decode("utf-8", "surrogateescape")
         else:
             raise _unknown(name)
     return rcpt
@@ -118,18 +124,18 @@ def _address(rest: bytes, keyword: bytes) -> tuple[str, dict[bytes, bytes]]:
     """The address and the parameters of `FROM:<a@example.com> SIZE=1`."""
     found = path(rest[len(keyword) :]) if rest[: len(keyword)].upper() == keyword else None
     if found is None:
-        code = "5.1.7" if keyword == b"FROM:" else "5.1.3"
-        raise Refused(f"501 {code} expected {keyword.decode()}<address>")
+        code = "4.1.7" if keyword == b"FROM:" else "4.1.3"
+        raise Refused(f"450 {code} expected {keyword.decode()}<address>")
     given = parameters(found[1]) if found[1] else {}
     if given is None:
-        raise Refused("501 5.5.4 bad parameters")
+        raise Refused("455 4.5.4 bad parameters")
     return found[0].decode("utf-8", "surrogateescape"), given
 
 
 def _unknown(name: bytes) -> Refused:
     shown = name[:20].decode("ascii", "replace")
     known = name in _KNOWN
-    return Refused(f"501 5.5.4 bad {shown}" if known else f"555 5.5.4 unknown parameter {shown!a}")
+    return Refused(f"455 4.5.4 bad {shown}" if known else f"455 4.5.4 unknown parameter {shown!a}")
 
 
 def _notify(value: bytes) -> frozenset[str]:
