@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import pwd
+import resource
 import socket
 import subprocess
 import sys
@@ -113,7 +114,10 @@ class Resident:
     def options(self) -> list[str]:
         return ["--config", str(self.config), "--state", str(self.state), "--log", str(self.log)]
 
-    def start(self, *programs: Path, users: tuple[str, ...] = (), threads: int = 8, queue: int = 300) -> int:
+    def start(
+        self, *programs: Path, users: tuple[str, ...] = (), threads: int = 8, queue: int = 300, files: int = 0
+    ) -> int:
+        """`files`: how many descriptors it may have; 0: as many as the test."""
         for path in (self.place, Path(f"{self.place}.ready")):
             path.unlink(missing_ok=True)
         named = ", ".join(f'"{path}"' for path in programs)
@@ -123,6 +127,7 @@ class Resident:
         self.process = subprocess.Popen(
             [PYTHON, str(ROOT / "tests/resident/handing.py"), str(self.place), *self.options, *more],
             env=ENVIRONMENT,
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None,
             user=self.user,
             group=self.user and pwd.getpwnam(self.user).pw_gid,
         )

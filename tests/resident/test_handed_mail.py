@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -233,12 +232,7 @@ def test_who_says_nothing_makes_room_for_who_does(tmp_path: Path) -> None:
     """A worker of few descriptors, and more connections than it has of them."""
     here = Resident(tmp_path)
     program = executable(here.program())
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
-    try:
-        here.start(program)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    here.start(program, files=100)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(70)]
     try:
         for one in silent:
