@@ -89,7 +89,7 @@ class Sink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.data, self.in_data, self.recipients = b"", False, 0
-        transport.write(self.greeting)  # type: ignore[attr-defined]
+        transport.write(self.greeting)  # type: ignore[attr-defined]  # of a socket
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -97,7 +97,7 @@ class Sink(asyncio.Protocol):
         while piece := self._piece():
             out.append(piece)
         if out:
-            self.transport.write(b"".join(out))  # type: ignore[attr-defined]
+            self.transport.write(b"".join(out))  # type: ignore[attr-defined]  # of a socket
 
     def _piece(self) -> bytes:
         """The reply to the next command or to the mail; empty where there is none whole."""

@@ -90,7 +90,7 @@ def _wait(process: subprocess.Popen[bytes], path: str) -> None:
                 return
             except OSError:
                 time.sleep(0.02)
-    sys.exit(f"{' '.join(process.args)}: does not listen at {path} (exit status {process.poll()})")  # type: ignore[arg-type]
+    sys.exit(f"{' '.join(process.args)}: does not listen at {path} (exit status {process.poll()})")  # type: ignore[arg-type]  # words alone
 
 
 def _end(process: subprocess.Popen[bytes], group: Group) -> None:

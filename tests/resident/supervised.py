@@ -194,7 +194,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(holds, seconds: float = 15, what=lambda: "") -> None:  # type: ignore[no-untyped-def]
+def until(holds, seconds: float = 15, what=lambda: "") -> None:  # type: ignore[no-untyped-def]  # any test's
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, what()

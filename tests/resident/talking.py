@@ -174,7 +174,7 @@ class Talk:
     def begin(self) -> None:
         self.transport = Transport()
         self.conversation = Conversation(self.line)
-        self.conversation.connection_made(self.transport)  # type: ignore[arg-type]
+        self.conversation.connection_made(self.transport)  # type: ignore[arg-type]  # stands for one
 
     def hear(self, data: bytes) -> None:
         """As the loop reads: not while reading is paused, and no more than there is room for."""

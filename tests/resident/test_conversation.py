@@ -333,7 +333,7 @@ def test_draining_reads_what_has_come_already() -> None:
 def test_what_has_come_is_read_before_the_timer_of_a_drain() -> None:
     async def meet() -> tuple[bytes, bytes]:
         talk = Talk("policy", POLICY, quick=True)
-        loop = talk.worker.loop = asyncio.get_running_loop()  # type: ignore[assignment]
+        loop = talk.worker.loop = asyncio.get_running_loop()  # type: ignore[assignment]  # in its place
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)

@@ -38,7 +38,7 @@ def made() -> Iterator[list[Listener]]:
 
 def at(path: Path | str, name: str = "policy", **given: object) -> Listen:
     where = f"unix:{path}" if isinstance(path, Path) else path
-    return Listen(name, "policy", where, **given)  # type: ignore[arg-type]
+    return Listen(name, "policy", where, **given)  # type: ignore[arg-type]  # handed through
 
 
 def answers(listener: Listener) -> bool:

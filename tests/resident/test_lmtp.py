@@ -14,6 +14,14 @@ from pathlib import Path
 import pytest
 from resident.mailing import MESSAGE, Resident, stuffed
 
+from postroom.delivery import Mail, Outcome, sent
+from postroom.resident.lmtp import Delivery
+from postroom.resident.programs import Program
+from postroom.runners import dsn
+from postroom.runners.captive import Handed
+from postroom.runners.incoming import Incoming
+from postroom.wire.transaction import Rcpt, Transaction
+
 RULES = """
 [[rule]]
 id = "no"
@@ -214,6 +222,28 @@ def test_past_the_deadline_who_has_a_result_gets_it(make: Make, tmp_path: Path) 
     assert resident.lines("to=<c@lab.test>", 0) == []
     assert "fault=deadline (not finished within 1 seconds)" in resident.log.read_text()
     assert resident.client().mail("<c@lab.test>") == ["250 2.0.0 heard"]
+
+
+@pytest.mark.parametrize(("over", "reported"), [(False, [1]), (True, [])])
+def test_success_before_the_deadline_is_reported_though_the_rest_is_put_off(
+    over: bool, reported: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipient gets 250, and no other try would report it. Where nobody waits, there is another try for all."""
+    seen: list[int] = []
+    monkeypatch.setattr(dsn, "report", lambda mail, results, message, queue_id: seen.append(len(results)))
+    mail = Transaction("s@client.test", {})
+    mail.recipients = [Rcpt("a@lab.test"), Rcpt("b@lab.test")]
+    delivery = Delivery(mail, Incoming(), 0.1)
+
+    def handler(mail: Mail) -> Outcome:
+        time.sleep(0.15)
+        delivery.over = over
+        return sent()
+
+    program = Program("x-deliver", "/x/x-deliver.py", "", Handed("pipe", handler, None, False))
+    delivery.work(program, None)  # type: ignore[arg-type]  # the handler asks it for nothing
+    assert [one.rcpt.address for one in delivery.results] == ["a@lab.test"]
+    assert seen == reported
 
 
 def test_a_handler_that_comes_back_late_leaves_the_rest_for_the_next_try(make: Make) -> None:

@@ -108,7 +108,7 @@ def test_what_other_parts_count(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     assert (told(metrics)["dns"], told(metrics)["store"]) == ({}, {})
     part = types.ModuleType("postroom.dns")
-    part.counts = {"hits": 5, "server": "192.0.2.1"}  # type: ignore[attr-defined]
+    part.counts = {"hits": 5, "server": "192.0.2.1"}  # type: ignore[attr-defined]  # a module
     monkeypatch.setitem(sys.modules, "postroom.dns", part)
     assert told(metrics)["dns"] == {"hits": 5}
 

@@ -186,7 +186,7 @@ def test_thousands_from_both_sides_are_answered_once_each(bench: Bench) -> None:
     pool = bench.pool(threads=8, queue=5000)
     number = 3000
     for one in range(number):
-        assert pool.submit(lambda one=one: time.sleep(one % 7 / 10000) or one, bench.done(one), soon(one % 50 / 1000))  # type: ignore[misc]
+        assert pool.submit(lambda one=one: time.sleep(one % 7 / 10000) or one, bench.done(one), soon(one % 50 / 1000))  # type: ignore[misc]  # mypy infers no lambda
     bench.until(lambda: not pool.unanswered, 30)
     bench.until(lambda: pool.stuck == 0 and pool.waiting == 0)
     assert sorted(name for name, _ in bench.results) == list(range(number))

@@ -38,8 +38,8 @@ ASKED = netstring("route a@x")
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch) -> Talk:
     made = Talk("socketmap", LOOKUP)
-    made.clock = 1000.0  # type: ignore[attr-defined]
-    monkeypatch.setattr(conversation, "monotonic", lambda: made.clock)  # type: ignore[attr-defined]
+    made.clock = 1000.0  # type: ignore[attr-defined]  # the test's
+    monkeypatch.setattr(conversation, "monotonic", lambda: made.clock)  # type: ignore[attr-defined]  # the test's
     return made
 
 

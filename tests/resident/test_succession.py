@@ -21,7 +21,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Supervised] = []
 
     def one(*settings: str, **given: object) -> Supervised:
-        made.append(Supervised(tmp_path, *settings, **given))  # type: ignore[arg-type]
+        made.append(Supervised(tmp_path, *settings, **given))  # type: ignore[arg-type]  # handed through
         return made[-1]
 
     yield one

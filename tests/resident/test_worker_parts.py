@@ -126,7 +126,7 @@ def door() -> Iterator[Doors]:
         time=time.monotonic, call_later=lambda *_: SimpleNamespace(cancel=lambda: None),
         remove_reader=lambda _: None, add_reader=lambda *_: None,
     )  # fmt: skip
-    made = Doors(SimpleNamespace(loop=quiet, connections=set(), open_connections=0), [], lambda *_: None)  # type: ignore[arg-type]
+    made = Doors(SimpleNamespace(loop=quiet, connections=set(), open_connections=0), [], lambda *_: None)  # type: ignore[arg-type]  # stand-ins
     yield made
     if made._reserve >= 0:
         os.close(made._reserve)
@@ -150,6 +150,6 @@ def test_a_reserve_that_a_thread_was_faster_to_take_is_had_again_later(
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.EMFILE])
 def test_whatever_accept_says_is_logged_and_it_goes_on(door: Doors, logfile: Path, number: int) -> None:
-    door._accept(SimpleNamespace(socket=Listening(number), listen=None))  # type: ignore[arg-type]
+    door._accept(SimpleNamespace(socket=Listening(number), listen=None))  # type: ignore[arg-type]  # stand-ins
     assert f"no connection can be accepted now: {os.strerror(number)}" in logfile.read_text()
     assert door._pause is not None

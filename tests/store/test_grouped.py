@@ -118,7 +118,7 @@ def test_what_is_made_and_what_fails_is_counted(state: Path) -> None:
     assert [one.ended().error for one in asked] == [None] * 3
     assert hasty.error is not None
     with pytest.raises(TypeError):
-        store.open(str(state), Deadline(5)).done(b"k", None)  # type: ignore[arg-type]
+        store.open(str(state), Deadline(5)).done(b"k", None)  # type: ignore[arg-type]  # wrong, on purpose
     new = {name: writer.counts[name] - before[name] for name in before}
     assert new == {"batches": 1, "changes": 3, "failures": 2}
 
@@ -162,7 +162,7 @@ def test_a_caller_whose_deadline_passes_withdraws_and_nobody_else_does(state: Pa
         patient = Asked(state, lambda one: one.claim(b"patient"))
         hasty = Asked(state, lambda one: one.claim(b"hasty"), 0.3)
         assert str(hasty.ended().error) == "the state is locked"
-        assert "state.db" in str(hasty.error.__cause__)  # type: ignore[union-attr]
+        assert "state.db" in str(hasty.error.__cause__)  # type: ignore[union-attr]  # it has one
         assert 0.2 < hasty.took < 2
         assert one.suppression("a@example.com") is None, "readers do not wait for a writer"
     assert patient.ended().error is None
@@ -219,7 +219,7 @@ def test_who_comes_alone_writes_in_the_own_thread_unless_it_has_to_be_synced(
     assert threads[3] != ours
     asleep(state)
     with pytest.raises(TypeError):
-        one.done(b"k", None)  # type: ignore[arg-type]
+        one.done(b"k", None)  # type: ignore[arg-type]  # wrong, on purpose
     asleep(state)
     assert one.claim(b"1") == "2.0.0 ok"
     assert one.claim(b"k") is None

@@ -52,7 +52,8 @@ def command(
 
     SIGHUP loads the configuration anew; SIGTERM and SIGINT end the service when it has finished what it has in hand.
 
-    Exit status: 0 ended as it was told to, 75 it cannot start now (an address is taken, it runs already), 78 wrong
+    Exit status: 0 ended as it was told to, 75 it cannot start now (an address is taken, it runs already, the state
+    cannot be written), 78 wrong
     configuration, 64 wrong usage.
     """
     options = _options(config_path, state, destination)

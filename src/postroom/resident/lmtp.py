@@ -77,8 +77,10 @@ class Delivery:
             message, envelope = self.incoming.message(), envelope_of(self.mail)
             deadline = Deadline(max(0.0, self.begun + self.seconds * HANDLER_SHARE - monotonic()))
             for rcpt, recipient in zip(self.mail.recipients, envelope.recipients, strict=True):
-                if self.over or (deadline.expired and self.results):
+                if self.over:
                     return
+                if deadline.expired and self.results:
+                    break  # they are told, and so are those who wanted to know of it: the next try is for the others
                 mail = Mail(envelope, recipient, message, deadline, service)
                 outcome = handled(program, mail)
                 self.decided.append(str(mail.log.get("rule") or ""))
